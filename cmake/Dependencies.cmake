@@ -1,0 +1,47 @@
+# Every library ecfs stands on, and the Debian package to install where one is missing. All that is missing is named at
+# once, in one line to paste.
+
+find_package(PkgConfig QUIET)
+if(NOT PKG_CONFIG_FOUND)
+  message(FATAL_ERROR "pkg-config is missing. Install it:\n  sudo apt-get install pkg-config")
+endif()
+
+set(ecfs_missing "")
+macro(ecfs_need target spec package)
+  pkg_check_modules(${target} QUIET IMPORTED_TARGET ${spec})
+  if(NOT ${target}_FOUND)
+    list(APPEND ecfs_missing ${package})
+    message(STATUS "missing: ${spec} (Debian package ${package})")
+  endif()
+endmacro()
+
+ecfs_need(crypto "libcrypto>=3.0" libssl-dev)
+ecfs_need(argon2 "libargon2" libargon2-dev)
+ecfs_need(keyutils "libkeyutils" libkeyutils-dev)
+ecfs_need(fuse3 "fuse3>=3.14" libfuse3-dev)
+ecfs_need(pam "pam" libpam0g-dev)
+ecfs_need(qrencode "libqrencode" libqrencode-dev)
+ecfs_need(pwquality "pwquality" libpwquality-dev)
+ecfs_need(fmt "fmt>=9" libfmt-dev)
+ecfs_need(nlohmann_json "nlohmann_json>=3.11" nlohmann-json3-dev)
+ecfs_need(cli11 "CLI11" libcli11-dev)
+ecfs_need(blkid "blkid" libblkid-dev)
+
+find_program(SCDOC scdoc)
+if(NOT SCDOC)
+  list(APPEND ecfs_missing scdoc)
+endif()
+
+if(ECFS_TESTS)
+  find_package(GTest QUIET)
+  if(NOT GTest_FOUND)
+    list(APPEND ecfs_missing libgtest-dev)
+  endif()
+endif()
+
+if(ecfs_missing)
+  list(REMOVE_DUPLICATES ecfs_missing)
+  list(JOIN ecfs_missing " " ecfs_missing_line)
+  message(FATAL_ERROR "Packages are missing. Install them:\n  sudo apt-get install ${ecfs_missing_line}")
+endif()
+find_package(Threads REQUIRED)

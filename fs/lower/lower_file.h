@@ -1,0 +1,56 @@
+// LowerFile is one open lower regular file: the only way that contents reach the disk. It retries EINTR and short
+// counts, and turns failures into Results with errno. Positions are absolute; O_APPEND is never used. Safe from any
+// thread, except upgrade().
+#pragma once
+
+#include <sys/stat.h>
+#include <sys/uio.h>
+
+#include <cstdint>
+#include <span>
+
+#include "wrap/base/bytes.h"
+#include "wrap/base/fd.h"
+#include "wrap/base/result.h"
+
+namespace ecfs::fs {
+
+class LowerFile {
+ public:
+  // Takes a descriptor opened O_RDWR, or O_RDONLY with `writable` false.
+  LowerFile(Fd fd, bool writable) noexcept : fd_(std::move(fd)), writable_(writable) {}
+
+  [[nodiscard]] bool writable() const noexcept { return writable_; }
+  [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+  // upgrade exchanges a read-only descriptor for one of the same file open for writing. No other call may be under way.
+  void upgrade(Fd fd) noexcept {
+    fd_ = std::move(fd);
+    writable_ = true;
+  }
+
+  // read_at and readv_at read until the buffers are full or the file ends; they give the number of bytes read.
+  Result<std::size_t> read_at(std::uint64_t offset, MutableByteView out) const;
+  Result<std::size_t> readv_at(std::uint64_t offset, std::span<const iovec> buffers) const;
+
+  // write_at and writev_at write all, in as few system calls as the kernel allows (normally one). On failure some of it
+  // may be there: `written` (if not null) then says how many bytes are known to be.
+  Status write_at(std::uint64_t offset, ByteView bytes, std::size_t* written = nullptr);
+  Status writev_at(std::uint64_t offset, std::span<const iovec> buffers, std::size_t* written = nullptr);
+
+  [[nodiscard]] Result<std::uint64_t> size() const;
+  Status truncate(std::uint64_t size);
+  Status sync_data();                                     // fdatasync
+  Status sync();                                          // fsync
+  Status punch(std::uint64_t offset, std::uint64_t len);  // fallocate PUNCH_HOLE|KEEP_SIZE
+  // next_data and next_hole are lseek SEEK_DATA and SEEK_HOLE; past the end: ENXIO.
+  [[nodiscard]] Result<std::uint64_t> next_data(std::uint64_t offset) const;
+  [[nodiscard]] Result<std::uint64_t> next_hole(std::uint64_t offset) const;
+  // advise_willneed asks the kernel to read ahead.
+  void advise_willneed(std::uint64_t offset, std::uint64_t len) const noexcept;
+
+ private:
+  Fd fd_;
+  bool writable_;
+};
+
+}  // namespace ecfs::fs

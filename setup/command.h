@@ -1,0 +1,33 @@
+// One command of the tool: it declares its options on a CLI11 subcommand and gives the work to do. One file per command;
+// main.cc lists them. `ecfs-NAME` (a symbolic link) is `ecfs NAME`.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <memory>
+
+#include "wrap/base/result.h"
+
+namespace ecfs::setup {
+
+// Work runs after the command line was understood and gives the exit code (0 normally); an Error is printed once by main.cc
+// with its hint (messages.cc) and becomes the exit code of its Code.
+using Work = std::function<Result<int>()>;
+
+// Each add_* declares a command below `parent` and gives its Work.
+struct Command {
+  CLI::App* app = nullptr;
+  Work work;
+};
+
+Command add_init(CLI::App& parent);              // init.cc
+Command add_mount(CLI::App& parent);             // mount.cc
+Command add_umount(CLI::App& parent);            // umount.cc
+Command add_setup_private(CLI::App& parent);     // setup_private.cc
+Command add_mount_private(CLI::App& parent);     // mount_private.cc
+Command add_umount_private(CLI::App& parent);    // umount_private.cc
+Command add_status(CLI::App& parent);            // status.cc
+Command add_recover_private(CLI::App& parent);   // recover_private.cc
+std::vector<Command> add_key(CLI::App& parent);  // key.cc: key list | add | remove | change
+
+}  // namespace ecfs::setup

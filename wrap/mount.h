@@ -1,0 +1,93 @@
+// Starting ecfs-mountd, the program that serves one mount, and finding out what is mounted.
+//
+// The request travels over a pipe: options, the volume file and the key; never argv or environment.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "wrap/base/fd.h"
+#include "wrap/base/process.h"
+#include "wrap/base/result.h"
+#include "wrap/base/secret.h"
+
+namespace ecfs::wrap {
+
+// Options of a mount, as in `ecfs mount -o ro,noatime`.
+struct MountOptions {
+  bool read_only = false;        // ro
+  bool no_atime = false;         // noatime
+  bool allow_other = false;      // allow_other (root, or user_allow_other in /etc/fuse.conf)
+  bool show_conflicts = false;   // show-conflicts: foreign names that sync programs made are shown
+  bool shared = false;           // shared: the lower tree is changed behind the mount
+  bool unsealed_report = false;  // unsealed=report: a sealed size that differs is logged, not refused
+  friend bool operator==(const MountOptions&, const MountOptions&) = default;
+};
+// parse_mount_options takes items that may hold commas ("ro,noatime"); rw, atime, nosuid, nodev, defaults, noauto,
+// user, nofail and x-*=… are taken and mean nothing here (fstab); an unknown one is kInvalid and named.
+Result<MountOptions> parse_mount_options(const std::vector<std::string>& items);
+std::string build_mount_options(const MountOptions& options);
+
+struct MountRequest {
+  MountOptions options;
+  std::string lower_path;  // shown as the source of the mount; not used to open anything
+  std::string mountpoint;  // absolute; where the mount is (to be) seen
+  Bytes volume_file;       // the bytes of the header that was verified
+  Secret key;
+};
+Status send_mount_request(int fd, const MountRequest& request);
+Result<MountRequest> receive_mount_request(int fd);
+
+// Descriptor numbers that ecfs-mountd is started with.
+constexpr int kMountdRequestFd = 3;  // read end of a pipe with the MountRequest
+constexpr int kMountdLowerFd = 4;    // the lower directory
+constexpr int kMountdReadyFd = 5;  // write end: "ok\n" once the mount answers, else "<Code as number> <errno> <text>\n"
+constexpr int kMountdFuseFd =
+    6;  // /dev/fuse with the mount made already (ecfs-login); absent: it mounts through fusermount3
+
+struct MountdStart {
+  const MountRequest* request = nullptr;
+  int lower_dir = -1;
+  int fuse_fd = -1;                // -1: ecfs-mountd mounts by itself
+  std::optional<Identity> run_as;  // ecfs-login: the user
+  bool foreground = false;         // `ecfs mount -f`: the caller waits for the Child; logs go to stderr
+  int timeout_ms = 10000;
+};
+// start_mountd starts $ECFS_LIBEXEC/ecfs-mountd (only without privilege; else the installed path) and returns when the
+// mount answers.
+Result<Child> start_mountd(const MountdStart& start);
+
+// helper_path gives the path of an installed helper program, honouring ECFS_LIBEXEC where the process has no privilege.
+std::string helper_path(const std::string& name);
+
+struct MountEntry {
+  std::string mountpoint;
+  std::string fstype;
+  std::string source;
+  std::string options;  // of the mount and of the filesystem, joined by ','
+  unsigned device_major = 0;
+  unsigned device_minor = 0;
+};
+// mounts lists this process's mounts (/proc/self/mountinfo), oldest first. mount_at gives the uppermost one exactly at
+// `path`, if any.
+Result<std::vector<MountEntry>> mounts();
+Result<std::optional<MountEntry>> mount_at(const std::string& path);
+// ecfs_mount_at is mount_at where the type is fuse.ecfs.
+Result<std::optional<MountEntry>> ecfs_mount_at(const std::string& path);
+// is_dead says whether the server of a mount is gone (ENOTCONN).
+bool is_dead(const std::string& mountpoint);
+
+// unmount unmounts what is at `mountpoint`: as root by umount2(2), else through fusermount3. Busy: kBusy. `lazy`
+// detaches it at once.
+Status unmount(const std::string& mountpoint, bool lazy);
+
+struct Holder {
+  pid_t pid = 0;
+  std::string name;
+};
+// holders_of lists the processes that keep a mount busy (cwd, root, open files, mappings), as far as the caller may
+// see.
+std::vector<Holder> holders_of(const MountEntry& mount);
+
+}  // namespace ecfs::wrap

@@ -1,0 +1,66 @@
+// Which directories belong to a user: ~/.ecfs/NAME/profile.json and the directory around it.
+//
+// Everything here is called as the user (ecfs-login forks a child for it) and reads hostile input: bounded, regular
+// files only, no symbolic links, owned by the user or root. Not synchronised; changes hold lock_volume.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "wrap/base/fd.h"
+#include "wrap/base/process.h"
+#include "wrap/base/result.h"
+#include "wrap/volume_header.h"
+
+namespace ecfs::wrap {
+
+constexpr std::string_view kDefaultVolumeName = "Private";
+
+struct Profile {
+  std::string name;        // of the directory ~/.ecfs/NAME
+  std::string lower;       // absolute path
+  std::string mountpoint;  // absolute path
+  std::string format = "native";
+  VolumeId volume_id{};  // pinned: another volume found at `lower` is not opened
+  bool auto_mount = true;
+  bool auto_unmount = true;
+  bool slots_in_volume = false;
+  std::vector<std::string> options;  // of the mount, as for `ecfs mount -o`
+};
+
+// valid_profile_name: 1..64 characters of A-Z a-z 0-9 . _ - and not beginning with '.' or '-'.
+bool valid_profile_name(std::string_view name) noexcept;
+
+// parse_profile and build_profile convert the JSON text. Unknown members are ignored when read (and lost when written);
+// a missing or malformed one is kCorrupt. Paths are absolute, without "..", at most 4095 bytes.
+Result<Profile> parse_profile(std::string_view name, ByteView json);
+std::string build_profile(const Profile& profile);
+
+// open_profiles_dir opens ~/.ecfs of `who` (or /home/.ecfs/USER/.ecfs where that exists: a whole home): kNotFound if
+// there is none.
+Result<Fd> open_profiles_dir(const Identity& who);
+// make_profiles_dir makes ~/.ecfs (0700) if need be.
+Result<Fd> make_profiles_dir(const Identity& who);
+
+// list_profiles gives the names below, sorted; foreign entries are skipped. At most 64.
+Result<std::vector<std::string>> list_profiles(int profiles_dir);
+
+// OpenProfile is one profile with its directory.
+struct OpenProfile {
+  Profile profile;
+  Fd dir;  // ~/.ecfs/NAME
+};
+Result<OpenProfile> open_profile(int profiles_dir, std::string_view name);
+Status save_profile(int profile_dir, const Profile& profile);
+
+// lock_volume takes the exclusive lock ~/.ecfs/NAME/lock that everybody holds who mounts the volume or changes its
+// keys; waits `timeout_ms` at most (kBusy). The lock lives as long as the Fd.
+Result<Fd> lock_volume(int profile_dir, int timeout_ms);
+
+// The stale mark: the login password was changed without us, so the password slot of the login no longer opens. A hint
+// only.
+Status set_stale_mark(int profile_dir, bool stale);
+bool has_stale_mark(int profile_dir);
+
+}  // namespace ecfs::wrap

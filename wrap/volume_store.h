@@ -1,0 +1,86 @@
+// The volume header where it lives: in LOWER/.ecfs-volume and, for a user's profile, in ~/.ecfs/NAME/volume.
+//
+// Both copies carry one authenticated generation number. The profile's has authority and holds every slot; LOWER's
+// holds the recovery slots only, unless the volume has no profile or the profile says slots_in_volume. Updates write
+// the profile's copy first, then LOWER's; each is replaced atomically with the previous kept as `.bak`, and `.bak`
+// renewed when a slot was removed or replaced (native-format.md §2), so that no removed slot stays behind.
+//
+// Not synchronised: the callers hold the volume's lock (lock_volume) while they change it.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "wrap/base/fd.h"
+#include "wrap/base/result.h"
+#include "wrap/keyslot.h"
+#include "wrap/volume_header.h"
+
+namespace ecfs::wrap {
+
+constexpr const char* kVolumeFileName = ".ecfs-volume";  // in LOWER
+constexpr const char* kProfileVolumeName = "volume";     // in ~/.ecfs/NAME
+
+struct Unlocked {
+  Secret key;                 // the volume key, proven against the header's MAC
+  std::uint32_t slot_id = 0;  // the slot that opened
+};
+
+class VolumeStore {
+ public:
+  struct Places {
+    int lower_dir = -1;            // descriptor of LOWER; -1: not there (tools that only look at the profile)
+    int profile_dir = -1;          // descriptor of ~/.ecfs/NAME; -1: a volume without a profile
+    bool slots_in_volume = false;  // LOWER's copy holds all slots although there is a profile
+    std::optional<VolumeId>
+        pinned;  // from the profile: another id is refused (kDenied), never opened under the old name
+  };
+
+  // create writes a new volume's header to both places, with `area` as first slots (generation 1). An existing header
+  // anywhere is kBusy: nothing is ever overwritten.
+  static Result<VolumeStore> create(const Places& places, const VolumeHeader& header, SlotArea area,
+                                    const Secret& volume_key);
+
+  // open reads the header: the profile's copy, else its `.bak`, else LOWER's, else LOWER's `.bak`. What was found
+  // damaged or missing on the way stands in notes(). No volume at all: kNotFound; only damaged ones: kCorrupt.
+  static Result<VolumeStore> open(const Places& places);
+
+  [[nodiscard]] const VolumeFile& file() const noexcept { return file_; }
+  [[nodiscard]] const VolumeHeader& header() const noexcept { return file_.header; }
+  [[nodiscard]] const SlotArea& area() const noexcept { return area_; }
+  // notes are sentences for the user about what was wrong with the copies; empty if all is well.
+  [[nodiscard]] const std::vector<std::string>& notes() const noexcept { return notes_; }
+
+  // unlock_with_passphrase tries every password slot (at most 8 of them); kWrongKey if none opens, kNotFound if there
+  // is no such slot, kCorrupt if the key that came out does not fit the header's MAC. unlock_with_recovery likewise.
+  Result<Unlocked> unlock_with_passphrase(const Secret& passphrase) const;
+  Result<Unlocked> unlock_with_recovery(const RecoveryKey& key) const;
+  // unlock_with_key proves a key got elsewhere (a keyring token).
+  Result<Unlocked> unlock_with_key(Secret volume_key) const;
+
+  // add_slot, remove_slot, replace_slot change both copies and read them back. The old slot of a replacement goes only
+  // after the new one is on disk. The last slot cannot be removed (kDenied), nor the last one that a copy of LOWER
+  // could be opened with unless `force`.
+  Status add_slot(const Secret& volume_key, Slot slot);
+  Status remove_slot(const Secret& volume_key, std::uint32_t id, bool force = false);
+  Status replace_slot(const Secret& volume_key, std::uint32_t old_id, Slot slot);
+
+  // repair brings missing, damaged or older copies up to date, after an unlock. Nothing is written if all is well.
+  // An older profile copy takes LOWER's newer recovery slots and keeps its own others.
+  Status repair(const Secret& volume_key);
+
+ private:
+  VolumeStore(Places places, VolumeFile file, SlotArea area)
+      : places_(places), file_(std::move(file)), area_(std::move(area)) {}
+  Status write(const Secret& volume_key, const SlotArea& area, bool something_removed);
+
+  Places places_;
+  VolumeFile file_;
+  SlotArea area_;
+  std::vector<std::string> notes_;
+  bool needs_repair_ = false;
+};
+
+}  // namespace ecfs::wrap
