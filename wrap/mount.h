@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "wrap/base/bytes.h"
 #include "wrap/base/fd.h"
 #include "wrap/base/process.h"
 #include "wrap/base/result.h"
@@ -36,11 +37,12 @@ struct MountRequest {
   Bytes volume_file;       // the bytes of the header that was verified
   Secret key;
 };
+// `fd` is one end of a connected socket pair; a peer that is gone is an error, not a SIGPIPE.
 Status send_mount_request(int fd, const MountRequest& request);
 Result<MountRequest> receive_mount_request(int fd);
 
 // Descriptor numbers that ecfs-mountd is started with.
-constexpr int kMountdRequestFd = 3;  // read end of a pipe with the MountRequest
+constexpr int kMountdRequestFd = 3;  // a socket with the MountRequest
 constexpr int kMountdLowerFd = 4;    // the lower directory
 constexpr int kMountdReadyFd = 5;  // write end: "ok\n" once the mount answers, else "<Code as number> <errno> <text>\n"
 constexpr int kMountdFuseFd =
@@ -51,6 +53,7 @@ struct MountdStart {
   int lower_dir = -1;
   int fuse_fd = -1;                // -1: ecfs-mountd mounts by itself
   std::optional<Identity> run_as;  // ecfs-login: the user
+  std::string program;             // path of ecfs-mountd; empty: helper_path("ecfs-mountd")
   bool foreground = false;         // `ecfs mount -f`: the caller waits for the Child; logs go to stderr
   int timeout_ms = 10000;
 };
@@ -58,7 +61,8 @@ struct MountdStart {
 // mount answers.
 Result<Child> start_mountd(const MountdStart& start);
 
-// helper_path gives the path of an installed helper program, honouring ECFS_LIBEXEC where the process has no privilege.
+// helper_path gives the path of an installed helper program, or in $ECFS_LIBEXEC
+// unless this process gained privileges when it was started (secure_getenv).
 std::string helper_path(const std::string& name);
 
 struct MountEntry {
@@ -75,7 +79,8 @@ Result<std::vector<MountEntry>> mounts();
 Result<std::optional<MountEntry>> mount_at(const std::string& path);
 // ecfs_mount_at is mount_at where the type is fuse.ecfs.
 Result<std::optional<MountEntry>> ecfs_mount_at(const std::string& path);
-// is_dead says whether the server of a mount is gone (ENOTCONN).
+// is_dead says whether the server of a mount is gone (ENOTCONN). Only the mount's own user can tell: others get EACCES
+// either way.
 bool is_dead(const std::string& mountpoint);
 
 // unmount unmounts what is at `mountpoint`: as root by umount2(2), else through fusermount3. Busy: kBusy. `lazy`
