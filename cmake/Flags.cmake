@@ -5,7 +5,7 @@ add_library(ecfs::flags ALIAS ecfs_flags)
 target_include_directories(ecfs_flags INTERFACE ${PROJECT_SOURCE_DIR})
 target_compile_options(ecfs_flags INTERFACE
   -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wnon-virtual-dtor -Wold-style-cast -Wimplicit-fallthrough
-  -fstack-protector-strong -fstack-clash-protection -ftrivial-auto-var-init=zero)
+  -fstack-protector-strong -fstack-clash-protection $<$<CXX_COMPILER_ID:GNU>:-ftrivial-auto-var-init=zero>)
 target_compile_definitions(ecfs_flags INTERFACE _FILE_OFFSET_BITS=64 _GNU_SOURCE)
 target_link_options(ecfs_flags INTERFACE LINKER:-z,relro,-z,now,-z,noexecstack LINKER:--as-needed)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
