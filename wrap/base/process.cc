@@ -119,7 +119,10 @@ bool became(const Identity& who) {
     if (static_cast<std::size_t>(fd) < named.size() && !named[static_cast<std::size_t>(fd)])
       fcntl(fd, F_SETFD, FD_CLOEXEC);
   }
-  syscall(SYS_close_range, static_cast<unsigned>(highest) + 1, ~0U, CLOSE_RANGE_CLOEXEC);
+  if (syscall(SYS_close_range, static_cast<unsigned>(highest) + 1, ~0U, CLOSE_RANGE_CLOEXEC) != 0) {
+    constexpr int kUsualLimit = 65536;  // a kernel or a filter without close_range(2)
+    for (int fd = highest + 1; fd < kUsualLimit; ++fd) fcntl(fd, F_SETFD, FD_CLOEXEC);
+  }
   if (e.new_session) setsid();
   if (e.run_as != nullptr && !became(*e.run_as)) give_up(e, errno);
   if (chdir("/") != 0) give_up(e, errno);
@@ -210,6 +213,8 @@ Result<Reply> receive_reply(int socket) {
       reply.fds.emplace_back(fd);
     }
   }
+  if (n < 0 && errno == EAGAIN)
+    return Error{Code::kUnavailable, ETIMEDOUT, "the worker process did not answer in time"};
   if (n != static_cast<ssize_t>(sizeof head)) return Error{Code::kIo, 0, "the worker process ended without an answer"};
   if (head.data_len > kMaxReplyBytes || head.secret_len > kMaxReplyBytes || head.num_fds != reply.fds.size()) {
     return Error{Code::kCorrupt, 0, "the worker process gave a malformed answer"};
