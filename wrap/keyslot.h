@@ -38,7 +38,8 @@ constexpr std::size_t kMaxSlotBytes = 64 * 1024;
 constexpr std::size_t kMaxSlotLabelBytes = 64;
 constexpr std::size_t kMaxSlotSecretBytes = 64;
 
-// One slot as it is stored, with its common fields read. Types not known here have only `raw`, `type` and `id`.
+// One slot as it is stored, with its common fields read. Records of a later version have only `raw`, `type`, `version`
+// and `id`.
 struct Slot {
   std::uint32_t id = 0;  // unique in its volume, never 0; what the user names it by
   SlotType type{};
@@ -53,17 +54,19 @@ struct Slot {
 struct SlotArea {
   std::uint64_t generation = 0;  // counts the updates of the volume's slots; begins with 1
   std::vector<Slot> slots;
+  std::uint32_t next_id = 1;  // above every id ever given out, so that a removed slot's number never comes back
 
   [[nodiscard]] const Slot* find(std::uint32_t id) const noexcept;
   [[nodiscard]] std::size_t count(SlotType type) const noexcept;
-  [[nodiscard]] std::uint32_t unused_id() const noexcept;  // smallest id not in use
+  [[nodiscard]] std::uint32_t unused_id() const noexcept;  // for the next slot: never used before; 0: none is left
 };
 
 // parse_slots: kCorrupt for anything out of bounds: more than kMaxSlots, two equal ids, lengths that do not add up.
 Result<SlotArea> parse_slots(ByteView area);
 Bytes build_slots(const SlotArea& area);
 
-// make_password_slot wraps `secret` under Argon2id(passphrase). The passphrase has 1..4096 bytes.
+// make_password_slot wraps `secret` under Argon2id(passphrase). The passphrase has 1..4096 bytes. The new slot is opened
+// again before it is handed out (the work is done twice): bad memory shall not cost anybody his way in.
 Result<Slot> make_password_slot(const VolumeId& volume, std::uint32_t id, std::string_view label, const Secret& secret,
                                 const Secret& passphrase, const Argon2Cost& cost);
 Result<Slot> make_recovery_slot(const VolumeId& volume, std::uint32_t id, std::string_view label, const Secret& secret,

@@ -35,7 +35,8 @@ bool valid_profile_name(std::string_view name) noexcept;
 // parse_profile and build_profile convert the JSON text. Unknown members are ignored when read (and lost when written);
 // a missing or malformed one is kCorrupt. Paths are absolute, without "..", at most 4095 bytes.
 Result<Profile> parse_profile(std::string_view name, ByteView json);
-std::string build_profile(const Profile& profile);
+// A path or option that is not UTF-8, or has control characters, is kInvalid when built: JSON cannot carry it.
+Result<std::string> build_profile(const Profile& profile);
 
 // open_profiles_dir opens ~/.ecfs of `who` (or /home/.ecfs/USER/.ecfs where that exists: a whole home): kNotFound if
 // there is none.

@@ -53,34 +53,58 @@ class VolumeStore {
   // notes are sentences for the user about what was wrong with the copies; empty if all is well.
   [[nodiscard]] const std::vector<std::string>& notes() const noexcept { return notes_; }
 
-  // unlock_with_passphrase tries every password slot (at most 8 of them); kWrongKey if none opens, kNotFound if there
-  // is no such slot, kCorrupt if the key that came out does not fit the header's MAC. unlock_with_recovery likewise.
-  Result<Unlocked> unlock_with_passphrase(const Secret& passphrase) const;
-  Result<Unlocked> unlock_with_recovery(const RecoveryKey& key) const;
-  // unlock_with_key proves a key got elsewhere (a keyring token).
-  Result<Unlocked> unlock_with_key(Secret volume_key) const;
+  // unlock_with_passphrase tries every password slot (at most 8 of a copy); kWrongKey if none opens, kNotFound if there
+  // is no such slot, kCorrupt if the key that came out fits no copy's MAC. unlock_with_recovery likewise. A slot that
+  // the copy in force no longer has does not open.
+  //
+  // Damage that only the MAC shows is found here: the first copy that the key proves is the one in force from then on,
+  // and file(), header(), area() and notes() may change.
+  Result<Unlocked> unlock_with_passphrase(const Secret& passphrase);
+  Result<Unlocked> unlock_with_recovery(const RecoveryKey& key);
+  // unlock_with_key proves a key got elsewhere (a keyring token); kWrongKey if it does not fit.
+  Result<Unlocked> unlock_with_key(Secret volume_key);
 
   // add_slot, remove_slot, replace_slot change both copies and read them back. The old slot of a replacement goes only
-  // after the new one is on disk. The last slot cannot be removed (kDenied), nor the last one that a copy of LOWER
-  // could be opened with unless `force`.
+  // after the new one is on disk. The last slot that this program can open cannot be removed (kDenied), nor the last one
+  // that a copy of LOWER could be opened with unless `force`. kBusy: another program changed the header since open().
   Status add_slot(const Secret& volume_key, Slot slot);
   Status remove_slot(const Secret& volume_key, std::uint32_t id, bool force = false);
   Status replace_slot(const Secret& volume_key, std::uint32_t old_id, Slot slot);
 
   // repair brings missing, damaged or older copies up to date, after an unlock. Nothing is written if all is well.
-  // An older profile copy takes LOWER's newer recovery slots and keeps its own others.
+  // An older profile copy takes LOWER's newer recovery slots, and other slots that were added there, and keeps its own
+  // others.
   Status repair(const Secret& volume_key);
 
  private:
-  VolumeStore(Places places, VolumeFile file, SlotArea area)
-      : places_(places), file_(std::move(file)), area_(std::move(area)) {}
-  Status write(const Secret& volume_key, const SlotArea& area, bool something_removed);
+  // One of the up to four files, as it was last read.
+  struct Copy {
+    int dir = -1;
+    std::string name;
+    bool in_profile = false;
+    bool previous = false;           // a `.bak`
+    Bytes raw;                       // what was read; empty: nothing
+    std::optional<VolumeFile> file;  // where `raw` has the shape of this volume's header
+    SlotArea area;
+    std::string trouble;  // why there is no `file`, for a note; empty: it is not there
+  };
+  struct Update;
+
+  explicit VolumeStore(const Places& places) : places_(places) {}
+  static Copy load(int dir, const char* name, bool in_profile, bool previous, std::optional<Error>& failure);
+  Status read_copies();
+  void note(std::string text);
+  Status adopt(const Secret& volume_key);
+  Result<Unlocked> unlock_with(SlotType type, const std::function<Result<Secret>(const VolumeId&, const Slot&)>& open);
+  Status check_removal(const SlotArea& after, bool force) const;
+  [[nodiscard]] SlotArea area_of_lower(const SlotArea& area) const;
+  Status write(const Secret& volume_key, const SlotArea& area, bool first = false);
 
   Places places_;
   VolumeFile file_;
   SlotArea area_;
+  std::vector<Copy> copies_;  // in the order of trust: the profile's, its `.bak`, LOWER's, its `.bak`
   std::vector<std::string> notes_;
-  bool needs_repair_ = false;
 };
 
 }  // namespace ecfs::wrap
