@@ -17,6 +17,9 @@ namespace ecfs::wrap {
 
 constexpr std::string_view kDefaultVolumeName = "Private";
 
+// The note that an unmounted mountpoint holds; a mount may cover it.
+constexpr std::string_view kPlaceholderName = "README.txt";
+
 struct Profile {
   std::string name;        // of the directory ~/.ecfs/NAME
   std::string lower;       // absolute path
