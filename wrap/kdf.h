@@ -34,8 +34,9 @@ Status check_cost_readable(const Argon2Cost& cost);
 // check_cost_writable: may a new slot have it? Adds the floor; kInvalid with a text for the user.
 Status check_cost_writable(const Argon2Cost& cost);
 
-// calibrate picks the default for this machine: 256 MiB (64 MiB where less than 1 GiB is available), 4 lanes, and as
-// many passes (3..16) as take about 0.7 s, by timing one pass.
+// calibrate picks the default for this machine: 256 MiB (64 MiB where less than 1 GiB is available, in the system or in
+// this process's control group, or where one pass over 256 MiB takes longer than 0.7 s), 4 lanes, and as many passes
+// (3..16) as take about 0.7 s, by timing one pass.
 Result<Argon2Cost> calibrate();
 
 // argon2id gives `len` bytes. The work memory is left out of core dumps and wiped. kNoMemory if it cannot be had.

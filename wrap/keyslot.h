@@ -65,8 +65,8 @@ struct SlotArea {
 Result<SlotArea> parse_slots(ByteView area);
 Bytes build_slots(const SlotArea& area);
 
-// make_password_slot wraps `secret` under Argon2id(passphrase). The passphrase has 1..4096 bytes. The new slot is opened
-// again before it is handed out (the work is done twice): bad memory shall not cost anybody his way in.
+// make_password_slot wraps `secret` under Argon2id(passphrase). The passphrase has 1..4096 bytes. The new slot is
+// opened again before it is handed out (the work is done twice): bad memory shall not cost anybody his way in.
 Result<Slot> make_password_slot(const VolumeId& volume, std::uint32_t id, std::string_view label, const Secret& secret,
                                 const Secret& passphrase, const Argon2Cost& cost);
 Result<Slot> make_recovery_slot(const VolumeId& volume, std::uint32_t id, std::string_view label, const Secret& secret,

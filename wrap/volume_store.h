@@ -65,8 +65,9 @@ class VolumeStore {
   Result<Unlocked> unlock_with_key(Secret volume_key);
 
   // add_slot, remove_slot, replace_slot change both copies and read them back. The old slot of a replacement goes only
-  // after the new one is on disk. The last slot that this program can open cannot be removed (kDenied), nor the last one
-  // that a copy of LOWER could be opened with unless `force`. kBusy: another program changed the header since open().
+  // after the new one is on disk. The last slot that this program can open cannot be removed (kDenied), nor the last
+  // one that a copy of LOWER could be opened with unless `force`. kBusy: another program changed the header since
+  // open().
   Status add_slot(const Secret& volume_key, Slot slot);
   Status remove_slot(const Secret& volume_key, std::uint32_t id, bool force = false);
   Status replace_slot(const Secret& volume_key, std::uint32_t old_id, Slot slot);
@@ -98,6 +99,8 @@ class VolumeStore {
   Result<Unlocked> unlock_with(SlotType type, const std::function<Result<Secret>(const VolumeId&, const Slot&)>& open);
   Status check_removal(const SlotArea& after, bool force) const;
   [[nodiscard]] SlotArea area_of_lower(const SlotArea& area) const;
+  [[nodiscard]] Result<SlotArea> area_without(std::uint32_t id) const;
+  Status write_with(const Secret& volume_key, Slot slot);
   Status write(const Secret& volume_key, const SlotArea& area, bool first = false);
 
   Places places_;
