@@ -1,0 +1,135 @@
+
+#include <algorithm>
+#include <array>
+
+#include "pam/login/attach.h"
+#include "pam/login/commands.h"
+#include "pam/login/runtime_dir.h"
+#include "pam/login/volumes.h"
+#include "pam/protocol.h"
+#include "wrap/base/log.h"
+#include "wrap/profile.h"
+
+namespace ecfs::pam {
+namespace {
+
+constexpr int kHoldMs = 5000;  // as long as a watcher may take for one clean unmount
+
+// Root becoming a user has no password to give and expects no word about it.
+constexpr std::array<std::string_view, 7> kQuietServices = {"su",      "su-l",      "sudo",    "sudo-i",
+                                                            "runuser", "runuser-l", "polkit-1"};
+
+std::string by_hand(const std::string& name) {
+  return "ecfs mount-private" + (name == wrap::kDefaultVolumeName ? std::string() : " " + name);
+}
+
+Status start_watcher(uid_t uid) {
+  SpawnOptions options;
+  options.argv = {own_path(), kCommandWatch, "--uid=" + std::to_string(uid)};
+  options.env = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin"};
+  options.new_session = true;
+  ECFS_TRY(spawn(options));
+  return {};
+}
+
+// A login that finds the mount of a server that has crashed clears it away and mounts anew.
+Status clear_dead_mount(const Identity& who, const VolumeInfo& volume, const std::string& mountpoint) {
+  ECFS_LET(const auto entries, wrap::mounts());
+  for (const wrap::MountEntry& entry : entries) {
+    if (volume.device == std::pair(entry.device_major, entry.device_minor) && is_mount_of(entry, who.uid)) {
+      if (!mount_is_dead(who, mountpoint)) return Error{Code::kBusy, 0, "it is mounted"};
+      log_line(LOG_WARNING, "user " + who.name + ": the server of " + entry.mountpoint + " is gone; unmounting");
+      return detach_mount(entry, true);
+    }
+  }
+  return Error{Code::kNotFound, 0, "it is not mounted"};
+}
+
+// One volume from locked to mounted. An error says why it stayed locked.
+Status bring_up(const Request& request, const Identity& who, const VolumeInfo& volume, int dir, Channel& channel,
+                const Deadline& deadline) {
+  ECFS_LET(OpenVolume opened, open_volume(who, volume.name, request.first, request.second, deadline));
+  if (opened.mounted_already) {
+    if (!volume.device || !clear_dead_mount(who, volume, opened.mountpoint)) return {};
+    ECFS_LET(opened, open_volume(who, volume.name, request.first, request.second, deadline));
+    if (opened.mounted_already) return {};
+  }
+  for (const std::string& line : opened.log)
+    log_line(LOG_WARNING, "user " + who.name + ", " + volume.name + ": " + line);
+  for (const std::string& note : opened.notes) channel.tell(volume.name + ": " + note);
+  const bool rewrapped = opened.rewrapped;
+  const Fd lock = std::move(opened.lock);
+  ECFS_LET(const Attached attached, attach_volume(who, std::move(opened), program_beside("ecfs-mountd"), deadline));
+  MountRecord record;
+  record.name = volume.name;
+  record.server = attached.server;
+  record.started = start_time_of(attached.server).value_or(0);
+  record.device_major = attached.device_major;
+  record.device_minor = attached.device_minor;
+  record.auto_unmount = volume.auto_unmount;
+  if (auto saved = save_record(dir, record); !saved) log_line(LOG_WARNING, saved.error().what);
+  log_line(LOG_INFO, "user " + who.name + ": " + volume.name + " is open");
+  if (rewrapped) channel.tell(volume.name + " is open, and opens with your login password from now on.");
+  return {};
+}
+
+void explain(const Request& request, const VolumeInfo& volume, const Error& error, Channel& channel) {
+  const std::string& name = volume.name;
+  if (error.code == Code::kNoKey) {
+    const bool quiet = std::find(kQuietServices.begin(), kQuietServices.end(), request.service) != kQuietServices.end();
+    if (!quiet) channel.tell(name + " is locked; open it with: " + by_hand(name));
+  } else if (error.code == Code::kWrongKey && !request.second.empty()) {
+    channel.tell("that does not open " + name + " either. Try again with: " + by_hand(name));
+  } else if (error.code == Code::kWrongKey) {
+    channel.tell("your login password does not open " + name +
+                 " (it was changed elsewhere). Open it with: " + by_hand(name));
+  } else {
+    log_line(LOG_ERR, "user " + request.user + ": " + name + " stays locked: " + error.what);
+    channel.tell(name + " stays locked: " + error.what + ". To try again: " + by_hand(name));
+  }
+}
+
+}  // namespace
+
+Result<int> run_open(const Request& request, const wrap::Config& config, Channel& channel) {
+  const int limit_ms = std::min(request.time_limit_ms, config.login_time_limit_s * 1000);
+  const Deadline deadline(std::max(500, limit_ms - 500));
+  ECFS_LET(const Identity who, identity_of(request.user));
+  if (who.uid == 0) return 0;
+  ECFS_LET(const std::vector<VolumeInfo> volumes, survey_volumes(who, deadline));
+  bool any = false;
+  for (const VolumeInfo& volume : volumes) {
+    any = any || volume.auto_mount || volume.auto_unmount;
+    if (volume.error.empty()) continue;
+    log_line(LOG_ERR, "user " + who.name + ": " + volume.name + " stays locked: " + volume.error);
+    channel.tell(volume.name + " stays locked: " + volume.error);
+  }
+  if (!any) return 0;
+
+  const Deadline for_hold(deadline.at_most_ms(kHoldMs));
+  auto hold = hold_session(who.uid, for_hold);
+  if (!hold) {
+    channel.tell("your files stay locked: " + hold.error().what + ". Open them with: ecfs mount-private");
+    return std::move(hold).error();
+  }
+  channel.give_hold(*hold);
+  ECFS_LET(const Fd dir, open_runtime_dir(who.uid));
+  ECFS_TRY(start_watcher(who.uid));  // before anything is mounted: whatever happens to us now, it is seen
+
+  bool wrong_password = false;
+  for (const VolumeInfo& volume : volumes) {
+    if (!volume.auto_mount) continue;
+    const Status done = bring_up(request, who, volume, dir.get(), channel, deadline);
+    if (done) continue;
+    wrong_password = wrong_password || done.error().code == Code::kWrongKey;
+    explain(request, volume, done.error(), channel);
+  }
+  const auto& services = config.ask_services;
+  if (wrong_password && request.second.empty() &&
+      std::find(services.begin(), services.end(), request.service) != services.end()) {
+    channel.mark(kTagAsk);
+  }
+  return 0;
+}
+
+}  // namespace ecfs::pam

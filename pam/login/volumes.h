@@ -1,0 +1,82 @@
+// A user's volumes, as ecfs-login sees them. Whatever reads or writes a file of the user's happens in a child that is
+// that user (run_as), with a limit; what such a child answers is data from that user.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "pam/login/channel.h"
+#include "wrap/base/fd.h"
+#include "wrap/base/process.h"
+#include "wrap/base/result.h"
+#include "wrap/base/secret.h"
+#include "wrap/mount.h"
+#include "wrap/volume_header.h"
+
+namespace ecfs::pam {
+
+// One profile of a user. One that cannot be read has its name and an `error`, and is neither mounted nor unmounted.
+struct VolumeInfo {
+  std::string name;
+  std::string error;
+  wrap::VolumeId id{};
+  bool auto_mount = false;
+  bool auto_unmount = false;
+  // Where it is mounted now, if it is: a device number names a mount whatever happens to the paths.
+  std::optional<std::pair<unsigned, unsigned>> device;
+};
+
+// survey_volumes lists a user's volumes; none for a user without ecfs.
+Result<std::vector<VolumeInfo>> survey_volumes(const Identity& who, const Deadline& deadline);
+
+struct OpenVolume {
+  bool mounted_already = false;  // then the rest is empty
+  bool rewrapped = false;        // the login password opens it from now on
+  std::string lower;
+  std::string mountpoint;
+  std::vector<std::string> options;
+  std::vector<std::string> notes;  // for the user: what was wrong and has been repaired
+  std::vector<std::string> log;    // for the log: what did not work and does not matter now
+  Bytes volume_file;
+  Secret key;
+  Fd lock;  // held until the mount is there: another login, or the user's own ecfs, waits for it
+  Fd lower_dir;
+  Fd mountpoint_dir;  // O_PATH
+};
+
+// open_volume opens one volume and checks that it can be mounted. `other` (may be empty) is an old password or a
+// recovery key; where the login password does not open the volume and `other` does, the slot is wrapped anew.
+// kNoKey: there is no login password. kWrongKey: it opens nothing (and the volume is marked stale).
+Result<OpenVolume> open_volume(const Identity& who, const std::string& name, const Secret& login, const Secret& other,
+                               const Deadline& deadline);
+
+// check_mountpoint: a directory of the user's, on a filesystem that one mounts things on (never /proc and the like).
+Status check_mountpoint(int dir, uid_t uid);
+// check_lower: a directory of the user's.
+Status check_lower(int dir, uid_t uid);
+
+// opens_nothing says that the password fits no password slot of any auto-mounted volume which is not marked stale, and
+// that there is such a slot.
+Result<bool> opens_nothing(const Identity& who, const Secret& password, const Deadline& deadline);
+
+// What became of the volumes when a password changed.
+struct ChangeReport {
+  std::vector<std::string> changed;  // names
+  std::vector<std::string> stale;    // names: marked stale
+  std::vector<std::string> log;
+};
+
+// change_password puts the new password in the place of the old one; where that fails the volume is marked stale.
+// mark_all_stale marks what has a password slot.
+Result<ChangeReport> change_password(const Identity& who, const Secret& old_password, const Secret& new_password,
+                                     const Deadline& deadline);
+Result<ChangeReport> mark_all_stale(const Identity& who, const Deadline& deadline);
+
+// drop_tokens removes the volumes' keys from the user's keyring.
+Status drop_tokens(const Identity& who, const std::vector<wrap::VolumeId>& volumes, const Deadline& deadline);
+
+// mount_is_dead asks, as the user, whether the server of a mount is gone. No answer within a second is "no".
+bool mount_is_dead(const Identity& who, const std::string& mountpoint);
+
+}  // namespace ecfs::pam
