@@ -1,17 +1,18 @@
-// One command of the tool: it declares its options on a CLI11 subcommand and gives the work to do. One file per command;
-// main.cc lists them. `ecfs-NAME` (a symbolic link) is `ecfs NAME`.
+// One command of the tool: it declares its options on a CLI11 subcommand and gives the work to do. One file per
+// command; main.cc lists them. `ecfs-NAME` (a symbolic link) is `ecfs NAME`.
 #pragma once
 
 #include <CLI/CLI.hpp>
 #include <functional>
-#include <memory>
+#include <string>
+#include <vector>
 
 #include "wrap/base/result.h"
 
 namespace ecfs::setup {
 
-// Work runs after the command line was understood and gives the exit code (0 normally); an Error is printed once by main.cc
-// with its hint (messages.cc) and becomes the exit code of its Code.
+// Work runs after the command line was understood and gives the exit code (0 normally); an Error is printed once by
+// main.cc with its hint (messages.cc) and becomes the exit code of its Code.
 using Work = std::function<Result<int>()>;
 
 // Each add_* declares a command below `parent` and gives its Work.

@@ -1,0 +1,111 @@
+// ecfs mount: serve a volume at a mountpoint. Also mount.ecfs, for mount(8) and fstab.
+#include <signal.h>
+#include <unistd.h>
+
+#include <memory>
+
+#include "setup/command.h"
+#include "setup/mounting.h"
+#include "setup/ui.h"
+#include "setup/unlock.h"
+#include "setup/volume_ref.h"
+
+namespace ecfs::setup {
+namespace {
+
+constexpr std::string_view kPassphraseFileOption = "passphrase-file=";
+
+struct Options {
+  std::string lower;
+  std::string mountpoint;
+  std::vector<std::string> mount_options;
+  bool foreground = false;
+  bool quiet = false;
+  bool fake = false;
+  UnlockOptions unlock;
+};
+
+volatile sig_atomic_t g_server = 0;
+void pass_on(int number) { kill(static_cast<pid_t>(g_server), number); }
+
+// The server got the terminal's signals itself; those sent to this process alone are passed on.
+Result<int> stay(Child server) {
+  g_server = static_cast<sig_atomic_t>(server.pid());
+  for (const int number : {SIGTERM, SIGHUP}) {
+    struct sigaction action {};
+    action.sa_handler = pass_on;
+    action.sa_flags = SA_RESTART;
+    sigaction(number, &action, nullptr);
+  }
+  signal(SIGINT, SIG_IGN);
+  ECFS_LET(const int status, server.wait());
+  return status == 0 ? 0 : 1;
+}
+
+// Takes passphrase-file=F, which is meant for us and not for the server, out of the options (fstab has no other place).
+void take_passphrase_file(Options& o) {
+  std::vector<std::string> rest;
+  for (const std::string& list : o.mount_options) {
+    std::size_t begin = 0;
+    while (begin <= list.size()) {
+      const std::size_t end = std::min(list.find(',', begin), list.size());
+      const std::string item = list.substr(begin, end - begin);
+      if (item.starts_with(kPassphraseFileOption)) {
+        if (!o.unlock.source.given()) o.unlock.source.file = item.substr(kPassphraseFileOption.size());
+      } else if (!item.empty()) {
+        rest.push_back(item);
+      }
+      begin = end + 1;
+    }
+  }
+  o.mount_options = std::move(rest);
+}
+
+Result<int> run(Options& o) {
+  take_passphrase_file(o);
+  ECFS_LET(const VolumeRef volume, find_lower(o.lower));
+  MountJob job;
+  job.volume = &volume;
+  job.foreground = o.foreground;
+  std::vector<std::string> items = volume.profile ? volume.profile->profile.options : std::vector<std::string>();
+  items.insert(items.end(), o.mount_options.begin(), o.mount_options.end());
+  ECFS_LET(job.options, wrap::parse_mount_options(items));
+  if (o.fake) {
+    ECFS_TRY(open_store(volume));
+    ECFS_TRY(check_fuse());
+    ECFS_TRY(check_not_mounted(volume.lower_path));
+    ECFS_TRY(check_mountpoint(o.mountpoint, volume.lower_path));
+    return 0;
+  }
+  ECFS_LET(Child server, open_and_mount(job, o.mountpoint, o.unlock));
+  if (!o.quiet) say(volume.shown() + " is open at " + o.mountpoint + (o.foreground ? "; Ctrl-C unmounts it" : ""));
+  if (o.foreground) return stay(std::move(server));
+  return 0;
+}
+
+}  // namespace
+
+Command add_mount(CLI::App& parent) {
+  auto o = std::make_shared<Options>();
+  CLI::App* app = parent.add_subcommand("mount", "Open a volume: mount its lower directory");
+  app->add_option("LOWER", o->lower, "The encrypted directory")->required();
+  app->add_option("MOUNTPOINT", o->mountpoint, "An empty directory of yours")->required();
+  app->add_option(
+         "-o,--options", o->mount_options,
+         "Mount options: ro, noatime, allow_other, show-conflicts, shared, unsealed=report, passphrase-file=FILE")
+      ->type_name("OPTIONS")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app->add_flag("-f,--foreground", o->foreground, "Stay in the foreground, messages on stderr, until it is unmounted");
+  app->add_flag("-q,--quiet", o->quiet, "Say nothing when all went well");
+  app->add_flag("--check-only", o->fake, "Do all checks that need no passphrase, and mount nothing");
+  add_unlock_options(*app, o->unlock);
+  app->footer(
+      "Examples:\n"
+      "  ecfs mount ~/vault.enc ~/vault\n"
+      "  ecfs mount -o ro --recovery /media/backup/.Private ~/restore\n"
+      "  ecfs mount --passphrase-fd 0 vault.enc vault < passphrase");
+  return {app, [o] { return run(*o); }};
+}
+
+}  // namespace ecfs::setup

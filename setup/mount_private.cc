@@ -1,0 +1,71 @@
+// ecfs mount-private: open a volume of a profile by hand, as a login does.
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <memory>
+
+#include "setup/command.h"
+#include "setup/mounting.h"
+#include "setup/ui.h"
+#include "setup/unlock.h"
+#include "setup/volume_ref.h"
+#include "wrap/base/file.h"
+
+namespace ecfs::setup {
+namespace {
+
+struct Options {
+  std::string name{wrap::kDefaultVolumeName};
+  std::vector<std::string> mount_options;
+  UnlockOptions unlock;
+};
+
+// A mountpoint that somebody removed is made again.
+Status have_mountpoint(const wrap::Profile& profile) {
+  struct stat st {};
+  if (lstat(profile.mountpoint.c_str(), &st) == 0 || errno != ENOENT) return {};
+  auto dir = make_directory(AT_FDCWD, profile.mountpoint, 0700);
+  if (!dir) return with_context(std::move(dir).error(), "the mountpoint " + profile.mountpoint + " is missing");
+  return place_note(dir->get(), profile.name, profile.lower);
+}
+
+Result<int> run(const Options& o) {
+  ECFS_LET(const VolumeRef volume, find_profile(o.name));
+  const wrap::Profile& profile = volume.profile->profile;
+  ECFS_LET(const std::optional<wrap::MountEntry> mounted, wrap::ecfs_mount_at(profile.mountpoint));
+  if (mounted && !wrap::is_dead(profile.mountpoint)) {
+    say(o.name + " is open at " + profile.mountpoint + " already");
+    return 0;
+  }
+  ECFS_TRY(have_mountpoint(profile));
+  MountJob job;
+  job.volume = &volume;
+  std::vector<std::string> items = profile.options;
+  items.insert(items.end(), o.mount_options.begin(), o.mount_options.end());
+  ECFS_LET(job.options, wrap::parse_mount_options(items));
+  ECFS_TRY(open_and_mount(job, profile.mountpoint, o.unlock));
+  say(o.name + " is open at " + profile.mountpoint);
+  return 0;
+}
+
+}  // namespace
+
+Command add_mount_private(CLI::App& parent) {
+  auto o = std::make_shared<Options>();
+  CLI::App* app = parent.add_subcommand("mount-private", "Open your Private directory");
+  app->add_option("NAME", o->name, "Name of the volume")->capture_default_str();
+  app->add_option("-o,--options", o->mount_options, "Mount options, added to those of the profile")
+      ->type_name("OPTIONS")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  add_unlock_options(*app, o->unlock);
+  app->footer(
+      "Examples:\n"
+      "  ecfs mount-private\n"
+      "  ecfs mount-private --recovery\n"
+      "  ecfs mount-private -o ro Work");
+  return {app, [o] { return run(*o); }};
+}
+
+}  // namespace ecfs::setup

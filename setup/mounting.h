@@ -1,0 +1,57 @@
+// Mounting and unmounting by hand: the checks before, the start of ecfs-mountd, and words for what stands in the way.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "setup/unlock.h"
+#include "setup/volume_ref.h"
+#include "wrap/base/fd.h"
+#include "wrap/base/result.h"
+#include "wrap/mount.h"
+#include "wrap/volume_store.h"
+
+namespace ecfs::setup {
+
+// check_fuse: can this user mount at all? kUnavailable with the remedy.
+Status check_fuse();
+
+// A directory that may be mounted on; `dir` keeps hold of it while it is mounted over.
+struct Mountpoint {
+  std::string path;  // absolute
+  Fd dir;
+};
+
+// check_mountpoint: there, a directory and no symbolic link, the caller's own (root: anybody's), empty but for the note
+// that ecfs or eCryptfs leaves in an unmounted directory, not inside `lower_path` nor around it, nothing mounted there.
+// A dead mount there is cleared away.
+Result<Mountpoint> check_mountpoint(const std::string& path, const std::string& lower_path);
+
+// check_not_mounted: is the lower directory served at some mountpoint already? kBusy, and where.
+Status check_not_mounted(const std::string& lower_path);
+
+// mount_volume starts ecfs-mountd with a proven key and returns when the mount answers. Read-only where the header asks
+// for it.
+struct MountJob {
+  const VolumeRef* volume = nullptr;
+  wrap::MountOptions options;
+  bool foreground = false;
+};
+Result<Child> mount_volume(const MountJob& job, const wrap::VolumeStore& store, const Secret& key,
+                           const Mountpoint& at);
+
+// open_and_mount does it all: checks, then asks for the passphrase, then checks again under the volume's lock, brings
+// damaged copies of the header up to date, and mounts.
+Result<Child> open_and_mount(const MountJob& job, const std::string& mountpoint, const UnlockOptions& unlock_options);
+
+// unmount_volume unmounts what ecfs serves at `path`: kNotFound if nothing is mounted there, kBusy with the programs
+// that keep it busy. A dead mount is detached.
+Status unmount_volume(const std::string& path, bool lazy);
+
+// programs_text lists processes for a message: "bash (4711), less (4712)", with "and N more" after the first ten.
+std::string programs_text(const std::vector<wrap::Holder>& holders);
+
+// place_note writes the read-only note into an unmounted mountpoint, and takes its write permission away.
+Status place_note(int mountpoint_dir, const std::string& name, const std::string& lower);
+
+}  // namespace ecfs::setup

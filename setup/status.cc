@@ -1,0 +1,178 @@
+// ecfs status: the caller's volumes, what is open, and how their keys are.
+#include <dirent.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <sstream>
+
+#include "setup/command.h"
+#include "setup/ui.h"
+#include "setup/volume_ref.h"
+#include "wrap/base/owned.h"
+#include "wrap/keyring.h"
+#include "wrap/mount.h"
+
+namespace ecfs::setup {
+namespace {
+
+using nlohmann::json;
+
+struct Server {
+  pid_t pid = 0;
+  std::int64_t started = 0;  // seconds since the epoch
+};
+
+// Seconds since the epoch at which a process started; 0 if it is gone.
+std::int64_t start_time(const std::string& proc) {
+  std::ifstream stat_file(proc + "/stat");
+  std::string text;
+  std::getline(stat_file, text);
+  // proc(5): the name in parentheses may hold anything; the start time, in clock ticks since boot, is field 22.
+  const std::size_t behind_name = text.rfind(')');
+  if (behind_name == std::string::npos) return 0;
+  std::istringstream fields(text.substr(behind_name + 1));
+  std::string field;
+  for (int i = 3; i < 22; ++i) fields >> field;
+  std::int64_t ticks = 0;
+  fields >> ticks;
+  std::ifstream machine("/proc/stat");
+  std::int64_t boot = 0;
+  while (machine >> field) {
+    if (field == "btime") {
+      machine >> boot;
+      break;
+    }
+  }
+  return boot + ticks / sysconf(_SC_CLK_TCK);
+}
+
+// The caller's ecfs-mountd, if there is exactly one: nothing in /proc tells which mount a process serves.
+std::optional<Server> only_server() {
+  std::optional<Server> found;
+  const Owned<DIR, closedir> proc(opendir("/proc"));
+  while (proc) {
+    const dirent* entry = readdir(proc.get());
+    if (entry == nullptr) break;
+    if (entry->d_name[0] < '1' || entry->d_name[0] > '9') continue;
+    const std::string dir = std::string("/proc/") + entry->d_name;
+    // The directory of a process that may not be traced belongs to root: the owner stands in its status.
+    std::ifstream status(dir + "/status");
+    std::string line;
+    bool ours = false;
+    bool server = false;
+    while (std::getline(status, line)) {
+      if (line == "Name:\tecfs-mountd") server = true;
+      if (line.starts_with("Uid:\t")) ours = std::strtoul(line.c_str() + 5, nullptr, 10) == geteuid();
+    }
+    if (!ours || !server) continue;
+    if (found) return {};
+    found = Server{static_cast<pid_t>(std::strtol(entry->d_name, nullptr, 10)), start_time(dir)};
+  }
+  return found;
+}
+
+// One profile. What cannot be read is part of the answer, not its end.
+json describe(const std::string& name) {
+  auto volume = find_profile(name);
+  if (!volume) return {{"name", name}, {"state", "unreadable"}, {"notes", {volume.error().what}}};
+  const wrap::Profile& profile = volume->profile->profile;
+  json entry = {{"name", name},
+                {"lower", profile.lower},
+                {"mountpoint", profile.mountpoint},
+                {"format", profile.format},
+                {"volume_id", to_hex(profile.volume_id)},
+                {"auto_mount", profile.auto_mount},
+                {"auto_unmount", profile.auto_unmount},
+                {"slots_in_volume", profile.slots_in_volume},
+                {"options", profile.options},
+                {"stale_password", wrap::has_stale_mark(volume->profile->dir.get())},
+                {"key_in_keyring", wrap::find_token(profile.volume_id).has_value()},
+                {"notes", json::array()},
+                {"slots", json::array()}};
+  auto mount = wrap::ecfs_mount_at(profile.mountpoint);
+  entry["state"] = "locked";
+  if (mount && *mount) {
+    entry["state"] = wrap::is_dead(profile.mountpoint) ? "dead" : "open";
+    entry["mount_options"] = (*mount)->options;
+    if (const auto server = only_server(); server) {
+      entry["server"] = {{"pid", server->pid}, {"started", server->started}};
+    }
+  }
+  if (!volume->lower_dir) entry["notes"].push_back("the lower directory " + profile.lower + " is not there");
+  if (auto store = open_store(*volume, false); store) {
+    entry["slots"] = slots_json(store->area());
+    entry["generation"] = store->area().generation;
+    for (const std::string& sentence : store->notes()) entry["notes"].push_back(sentence);
+  } else {
+    entry["notes"].push_back(store.error().what);
+  }
+  return entry;
+}
+
+void print(const json& entry) {
+  const std::string state = entry["state"];
+  const std::string name = entry["name"];
+  if (state == "unreadable") {
+    say(name + ": cannot be read");
+  } else {
+    say(name + ": " +
+        (state == "dead" ? "its server has ended (`ecfs mount-private " + name + "` opens it again)" : state));
+    say("  files        " + entry["mountpoint"].get<std::string>());
+    say("  encrypted    " + entry["lower"].get<std::string>());
+    if (entry.contains("server")) {
+      say("  open since   " + time_text(entry["server"]["started"]) + ", served by process " +
+          std::to_string(entry["server"]["pid"].get<long>()));
+    }
+    std::string keys;
+    for (const json& slot : entry["slots"]) {
+      keys += (keys.empty() ? "" : ", ") + slot["type"].get<std::string>() + " (" +
+              std::to_string(slot["id"].get<unsigned>()) + ")";
+    }
+    say("  keys         " + (keys.empty() ? "none could be read" : keys));
+    const bool opens = entry["auto_mount"];
+    const bool locks = entry["auto_unmount"];
+    say(std::string("  at login     ") + (opens ? "opens" : "stays locked") + "; at the last logout " +
+        (locks ? "it is locked" : "it stays open"));
+    if (entry["stale_password"]) {
+      say("  !            the login password was changed and no longer opens it: ecfs key change " + name);
+    }
+  }
+  for (const json& sentence : entry["notes"]) say("  !            " + sentence.get<std::string>());
+}
+
+Result<int> run(bool as_json) {
+  ECFS_LET(const Identity me, caller());
+  json profiles = json::array();
+  auto dir = wrap::open_profiles_dir(me);
+  if (dir) {
+    ECFS_LET(const std::vector<std::string> names, wrap::list_profiles(dir->get()));
+    for (const std::string& name : names) profiles.push_back(describe(name));
+  } else if (dir.error().code != Code::kNotFound) {
+    return std::move(dir).error();
+  }
+  if (as_json) {
+    print_json({{"user", me.name}, {"volumes", profiles}});
+    return 0;
+  }
+  if (profiles.empty()) say("You have no volume that opens at login. `ecfs setup-private` makes one.");
+  for (const json& entry : profiles) print(entry);
+  return 0;
+}
+
+}  // namespace
+
+Command add_status(CLI::App& parent) {
+  auto as_json = std::make_shared<bool>(false);
+  CLI::App* app = parent.add_subcommand("status", "Show your volumes: what is open, and how their keys are");
+  app->add_flag("--json", *as_json, "As JSON");
+  app->footer(
+      "Examples:\n"
+      "  ecfs status\n"
+      "  ecfs status --json");
+  return {app, [as_json] { return run(*as_json); }};
+}
+
+}  // namespace ecfs::setup

@@ -1,0 +1,50 @@
+// ecfs umount-private: lock a volume of a profile and forget its key.
+#include <memory>
+
+#include "setup/command.h"
+#include "setup/mounting.h"
+#include "setup/ui.h"
+#include "setup/volume_ref.h"
+#include "wrap/keyring.h"
+
+namespace ecfs::setup {
+namespace {
+
+struct Options {
+  std::string name{wrap::kDefaultVolumeName};
+  bool force = false;
+};
+
+Result<int> run(const Options& o) {
+  ECFS_LET(const VolumeRef volume, find_profile(o.name));
+  const wrap::Profile& profile = volume.profile->profile;
+  ECFS_LET(const Fd held, lock(volume));
+  ECFS_LET(const std::optional<wrap::MountEntry> mounted, wrap::ecfs_mount_at(profile.mountpoint));
+  Status unmounted;
+  if (mounted) unmounted = unmount_volume(profile.mountpoint, o.force);
+  // The key goes even where programs keep the directory busy: nothing new is opened without a passphrase.
+  if (auto dropped = wrap::drop_token(profile.volume_id); !dropped) warn(dropped.error().what);
+  if (!unmounted) {
+    Error error = std::move(unmounted).error();
+    if (error.code == Code::kBusy) error.what += ". --force detaches it from them";
+    return error;
+  }
+  say(o.name + (mounted ? " is locked" : " was not open"));
+  return 0;
+}
+
+}  // namespace
+
+Command add_umount_private(CLI::App& parent) {
+  auto o = std::make_shared<Options>();
+  CLI::App* app = parent.add_subcommand("umount-private", "Lock your Private directory");
+  app->add_option("NAME", o->name, "Name of the volume")->capture_default_str();
+  app->add_flag("--force", o->force, "Detach it now although programs use it; they keep what they have open");
+  app->footer(
+      "Examples:\n"
+      "  ecfs umount-private\n"
+      "  ecfs umount-private --force Work");
+  return {app, [o] { return run(*o); }};
+}
+
+}  // namespace ecfs::setup

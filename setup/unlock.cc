@@ -1,0 +1,229 @@
+#include "setup/unlock.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "setup/messages.h"
+#include "setup/volume_ref.h"
+#include "wrap/base/fd.h"
+#include "wrap/base/file.h"
+#include "wrap/base/log.h"
+#include "wrap/keyring.h"
+
+namespace ecfs::setup {
+namespace {
+
+constexpr int kTries = 3;
+
+CLI::Option* add_fd_option(CLI::App& app, const std::string& name, int& fd, const std::string& what) {
+  return app.add_option(name, fd, what)->type_name("N")->check(CLI::Range(0, 1 << 20).description(""));
+}
+
+Error wrong(const std::string& shown, const char* what) { return {Code::kWrongKey, 0, shown + ": wrong " + what}; }
+
+Result<wrap::Unlocked> try_secret(wrap::VolumeStore& store, const Secret& typed, bool recovery,
+                                  const std::string& shown) {
+  const bool has_passwords = store.area().count(wrap::SlotType::kPassword) > 0;
+  if (recovery || wrap::RecoveryKey::looks_like_one(typed.reveal())) {
+    auto key = wrap::RecoveryKey::parse(typed.reveal());
+    auto opened = key ? store.unlock_with_recovery(*key) : Result<wrap::Unlocked>(std::move(key).error());
+    if (opened) return opened;
+    // What only looks like a recovery key may be a passphrase after all.
+    if (!recovery && has_passwords) {
+      auto by_passphrase = store.unlock_with_passphrase(typed);
+      if (by_passphrase || by_passphrase.error().code != Code::kWrongKey) return by_passphrase;
+    }
+    if (opened.error().code == Code::kWrongKey) return wrong(shown, "recovery key");
+    if (opened.error().code == Code::kNotFound) {
+      return Error{Code::kWrongKey, 0, shown + ": wrong recovery key (this volume has none)"};
+    }
+    if (opened.error().code == Code::kInvalid) {
+      return Error{Code::kWrongKey, 0, shown + ": wrong recovery key: " + opened.error().what};
+    }
+    return with_context(std::move(opened).error(), shown);
+  }
+  auto opened = store.unlock_with_passphrase(typed);
+  if (opened) return opened;
+  if (opened.error().code == Code::kWrongKey) return wrong(shown, "passphrase");
+  if (opened.error().code == Code::kNotFound) {
+    // A copy of LOWER alone: its header has the recovery slots only.
+    return Error{Code::kWrongKey, 0, shown + ": no passphrase opens this copy of the volume; the recovery key does"};
+  }
+  return with_context(std::move(opened).error(), shown);
+}
+
+Result<wrap::Unlocked> open_a_slot(wrap::VolumeStore& store, const UnlockOptions& options, const std::string& shown,
+                                   Token token) {
+  if (token == Token::kTry && !options.source.given() && !options.recovery) {
+    if (auto key = wrap::find_token(store.header().id); key) {
+      if (auto opened = store.unlock_with_key(*std::move(key)); opened) return opened;
+    }
+  }
+  const std::string prompt =
+      (options.recovery ? "Recovery key of " : "Passphrase (or recovery key) of ") + printable(shown) + ": ";
+  for (int i = 1;; ++i) {
+    auto typed = read_secret(options.source, prompt);
+    const bool empty = !typed && typed.error().code == Code::kInvalid && !options.source.given() && interactive();
+    if (!typed && !empty) return std::move(typed).error();
+    auto opened =
+        typed ? try_secret(store, *typed, options.recovery, shown) : Result<wrap::Unlocked>(wrong(shown, "passphrase"));
+    if (opened || opened.error().code != Code::kWrongKey || options.source.given() || i == kTries) return opened;
+    note(opened.error().what);
+  }
+}
+
+Status write_recovery_file(const std::string& path, const Secret& text) {
+  Fd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0400));
+  if (!fd) return system_error(errno, "make the file for the recovery key, " + path);
+  Status done = write_all(fd.get(), text.reveal());
+  if (done) done = write_all(fd.get(), as_bytes("\n"));
+  if (done) done = sync_fd(fd.get(), path);
+  if (!done) {
+    unlink(path.c_str());
+    return with_context(std::move(done).error(), path);
+  }
+  return {};
+}
+
+Status show_and_confirm(const wrap::RecoveryKey& key, const Secret& text, bool qr, const std::string& shown) {
+  note("the recovery key of " + shown +
+       ". It opens the volume when the passphrase is lost. Write it down or print it,");
+  note_more("and keep it away from this computer: whoever has it can read the files.");
+  ECFS_TRY(show_secret(text));
+  ECFS_LET(const Secret newline, Secret::copy_of(as_bytes("\n")));
+  ECFS_TRY(show_secret(newline));
+  if (!qr) {
+    ECFS_LET(qr, ask_yes("Show it as a QR code as well?", false));
+  }
+  if (qr) {
+    ECFS_LET(const Secret code, key.qr_text());
+    ECFS_TRY(show_secret(code));
+  }
+  for (int i = 0; i < kTries; ++i) {
+    SecretSource terminal;
+    auto typed = read_secret(terminal, "Type the recovery key again, to be sure that it was written down: ");
+    if (!typed && typed.error().code == Code::kInvalid) {
+      note(typed.error().what);
+      continue;
+    }
+    if (!typed) return std::move(typed).error();
+    auto again = wrap::RecoveryKey::parse(typed->reveal());
+    if (again && again->bytes().equals(key.bytes())) return {};
+    note(again ? "that is another key" : again.error().what);
+  }
+  return Error{Code::kInvalid, 0, "the recovery key was not confirmed; nothing was changed"};
+}
+
+}  // namespace
+
+void add_secret_options(CLI::App& app, SecretSource& source, const std::string& what) {
+  auto* fd = add_fd_option(app, source.option + "-fd", source.fd, "Read " + what + " from descriptor N");
+  app.add_option(source.option + "-file", source.file, "Read it from the first line of a file")
+      ->type_name("FILE")
+      ->excludes(fd);
+}
+
+void add_unlock_options(CLI::App& app, UnlockOptions& options) {
+  add_secret_options(app, options.source, "the passphrase or recovery key");
+  app.add_flag("--recovery", options.recovery, "Open with the recovery key");
+}
+
+Result<wrap::Unlocked> unlock(wrap::VolumeStore& store, const UnlockOptions& options, const std::string& shown,
+                              Token token) {
+  const std::size_t told = store.notes().size();
+  auto unlocked = open_a_slot(store, options, shown, token);
+  for (std::size_t i = told; i < store.notes().size(); ++i) note(shown + ": " + store.notes()[i]);
+  return unlocked;
+}
+
+void add_cost_options(CLI::App& app, CostOptions& options) {
+  app.add_option("--kdf-memory", options.memory_mib, "Memory of the passphrase's key derivation, in MiB (19 or more)")
+      ->type_name("MIB")
+      ->check(CLI::Range(wrap::kFloorMemoryKib / 1024, wrap::kCeilingMemoryKib / 1024).description(""));
+  app.add_option("--kdf-time", options.passes, "Passes of the key derivation (2 or more)")
+      ->type_name("N")
+      ->check(CLI::Range(wrap::kFloorPasses, wrap::kCeilingPasses).description(""));
+}
+
+Result<wrap::Argon2Cost> choose_cost(const CostOptions& options) {
+  wrap::Argon2Cost cost;
+  if (options.memory_mib == 0 && options.passes == 0) {
+    ECFS_LET(cost, wrap::calibrate());
+  }
+  if (options.memory_mib != 0) cost.memory_kib = options.memory_mib * 1024;
+  if (options.passes != 0) cost.passes = options.passes;
+  ECFS_TRY(wrap::check_cost_writable(cost));
+  return cost;
+}
+
+void add_recovery_options(CLI::App& app, RecoveryOptions& options) {
+  auto* fd = add_fd_option(app, "--recovery-key-fd", options.fd, "Write the new recovery key to descriptor N");
+  app.add_option("--recovery-key-file", options.file, "Write it to a new file, readable by you only")
+      ->type_name("FILE")
+      ->excludes(fd);
+  app.add_flag("--qr", options.qr, "Show it as a QR code, too");
+}
+
+Status check_recovery_options(const RecoveryOptions& options) {
+  if (options.fd >= 0) {
+    const int flags = fcntl(options.fd, F_GETFL);
+    if (flags < 0 || (flags & O_ACCMODE) == O_RDONLY) {
+      return Error{Code::kInvalid, EBADF,
+                   "--recovery-key-fd " + std::to_string(options.fd) + ": no descriptor that can be written to"};
+    }
+    return {};
+  }
+  if (!options.file.empty()) {
+    struct stat st {};
+    if (lstat(options.file.c_str(), &st) == 0) {
+      return Error{Code::kInvalid, EEXIST,
+                   options.file + " exists already; the recovery key is written to a new file only"};
+    }
+    return {};
+  }
+  if (!interactive()) {
+    return Error{
+        Code::kInvalid, 0,
+        "there is no terminal to show the recovery key on: give --recovery-key-fd N or --recovery-key-file FILE"};
+  }
+  return {};
+}
+
+Result<wrap::RecoveryKey> make_recovery_key(const RecoveryOptions& options, const std::string& shown) {
+  ECFS_LET(wrap::RecoveryKey key, wrap::RecoveryKey::generate());
+  ECFS_LET(const Secret text, key.text());
+  if (options.fd >= 0) {
+    if (auto done = write_all(options.fd, text.reveal()); !done) {
+      return with_context(std::move(done).error(), "hand over the recovery key");
+    }
+    ECFS_TRY(write_all(options.fd, as_bytes("\n")));
+  } else if (!options.file.empty()) {
+    ECFS_TRY(write_recovery_file(options.file, text));
+  } else {
+    ECFS_TRY(show_and_confirm(key, text, options.qr, shown));
+  }
+  return key;
+}
+
+Result<Secret> choose_passphrase(const SecretSource& source, const std::string& prompt, bool allow_weak) {
+  ECFS_LET(const Identity me, caller());
+  for (int i = 0; i < kTries; ++i) {
+    ECFS_LET(Secret passphrase, read_new_secret(source, prompt));
+    const std::string weakness = weak_passphrase(passphrase, me.name);
+    if (weakness.empty() || allow_weak) return passphrase;
+    if (source.given() || !interactive()) {
+      return Error{Code::kInvalid, 0,
+                   "the passphrase is weak (" + weakness + "): choose a better one, or say --allow-weak-passphrase"};
+    }
+    note("this passphrase is weak: " + weakness);
+    note_more("Whoever gets hold of the disk can try passphrases as fast as their machines allow.");
+    ECFS_LET(const bool go_on, ask_yes("Use it all the same?", false));
+    if (go_on) return passphrase;
+  }
+  return Error{Code::kInvalid, 0, "no passphrase was chosen"};
+}
+
+}  // namespace ecfs::setup

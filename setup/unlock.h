@@ -1,0 +1,60 @@
+// Opening a volume's slots with what the person has, and making new slots. The only place that asks for passphrases.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <optional>
+#include <string>
+
+#include "setup/ui.h"
+#include "wrap/base/result.h"
+#include "wrap/kdf.h"
+#include "wrap/recovery_key.h"
+#include "wrap/volume_store.h"
+
+namespace ecfs::setup {
+
+// add_secret_options declares OPTION-fd and OPTION-file (source.option) for a secret called `what`.
+void add_secret_options(CLI::App& app, SecretSource& source, const std::string& what);
+
+struct UnlockOptions {
+  SecretSource source;
+  bool recovery = false;  // --recovery: take the secret for a recovery key, whatever it looks like
+};
+// add_unlock_options declares --passphrase-fd, --passphrase-file and --recovery.
+void add_unlock_options(CLI::App& app, UnlockOptions& options);
+
+// unlock takes the passphrase or recovery key (on a terminal with three tries) and opens a slot with it. kWrongKey if
+// none opens. With Token::kTry a key in the keyring is taken first, unless a source was given. What the unlocking found
+// out about damaged copies of the header is noted on stderr.
+enum class Token { kTry, kIgnore };
+Result<wrap::Unlocked> unlock(wrap::VolumeStore& store, const UnlockOptions& options, const std::string& shown,
+                              Token token);
+
+// The cost of new password slots: --kdf-memory MIB, --kdf-time N.
+struct CostOptions {
+  std::uint32_t memory_mib = 0;  // 0: not said
+  std::uint32_t passes = 0;
+};
+void add_cost_options(CLI::App& app, CostOptions& options);
+Result<wrap::Argon2Cost> choose_cost(const CostOptions& options);
+
+// Where a new recovery key goes: --recovery-key-fd N, --recovery-key-file F, else the terminal, where it is typed
+// again.
+struct RecoveryOptions {
+  int fd = -1;
+  std::string file;
+  bool qr = false;
+};
+void add_recovery_options(CLI::App& app, RecoveryOptions& options);
+
+// check_recovery_options finds out before anything is made whether the key can be handed over.
+Status check_recovery_options(const RecoveryOptions& options);
+// make_recovery_key makes a key and hands it over; it is in use only once the person proved to have it (terminal), or
+// it is written (descriptor, file). A file is made new, 0400, never through a link.
+Result<wrap::RecoveryKey> make_recovery_key(const RecoveryOptions& options, const std::string& shown);
+
+// choose_passphrase reads a new passphrase and judges it. A weak one is explained: on a terminal the person decides,
+// elsewhere it is refused (kInvalid) unless `allow_weak`.
+Result<Secret> choose_passphrase(const SecretSource& source, const std::string& prompt, bool allow_weak);
+
+}  // namespace ecfs::setup

@@ -1,0 +1,52 @@
+// A volume as a person names it (a lower directory or the name of a profile), and the places its header is kept in.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+
+#include "wrap/base/fd.h"
+#include "wrap/base/process.h"
+#include "wrap/base/result.h"
+#include "wrap/profile.h"
+#include "wrap/volume_store.h"
+
+namespace ecfs::setup {
+
+struct VolumeRef {
+  std::string lower_path;                    // absolute, without symbolic links where it exists
+  Fd lower_dir;                              // none where LOWER is not there (a disk not connected)
+  std::optional<wrap::OpenProfile> profile;  // the caller's profile for it, if there is one
+
+  [[nodiscard]] wrap::VolumeStore::Places places() const;
+  [[nodiscard]] std::string shown() const;  // what messages call it: the profile's name or the path
+};
+
+// caller gives the user who runs the tool.
+Result<Identity> caller();
+
+// absolute_path makes `path` absolute, resolving symbolic links in all but the last component; no slash at the end.
+// kNotFound if the directory it stands in does not exist.
+Result<std::string> absolute_path(const std::string& path);
+
+// find_lower opens a lower directory and the caller's profile for it. Missing, not a directory: said in words.
+Result<VolumeRef> find_lower(const std::string& path);
+// find_profile opens one of the caller's profiles; LOWER may be missing.
+Result<VolumeRef> find_profile(const std::string& name);
+// find_volume takes either: what has a slash is a directory, else a profile of that name comes first.
+Result<VolumeRef> find_volume(const std::string& arg);
+
+// open_store reads the header. What was wrong with its copies is noted on stderr if `tell`.
+Result<wrap::VolumeStore> open_store(const VolumeRef& volume, bool tell = true);
+
+// lock waits (10 s at most) for the lock that everybody holds who mounts the volume or changes its keys: of the profile
+// where there is one, else of the directory.
+Result<Fd> lock(const VolumeRef& volume);
+
+// print_json writes one JSON document to stdout; bytes that are not UTF-8 (file names) are replaced.
+void print_json(const nlohmann::json& document);
+// slots_json lists the slots of a volume as `--json` shows them.
+nlohmann::json slots_json(const wrap::SlotArea& area);
+std::string time_text(std::int64_t seconds);  // "2026-01-31 12:00"; local time
+
+}  // namespace ecfs::setup
