@@ -1,0 +1,30 @@
+// OpenFile is what all handles of one open regular file share: the lower file and its plaintext. Header, size and
+// caches live with the inode, not with the handle, so that every handle sees one file.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <shared_mutex>
+
+#include "fs/format/format.h"
+#include "fs/lower/lower_file.h"
+
+namespace ecfs::fs {
+
+struct OpenFile {
+  OpenFile(Fd fd, bool writable) noexcept : file(std::move(fd), writable) {}
+
+  // Shared by every use of `file` and `contents`; alone while a descriptor is exchanged for a writable one.
+  std::shared_mutex upgrade;
+  LowerFile file;
+  std::unique_ptr<Contents> contents;
+
+  unsigned handles = 0;                 // guarded by Volume::opening_
+  std::atomic<unsigned> writers{0};     // handles opened for writing
+  std::atomic<bool> unsettled{false};   // written since it was last settled
+  std::atomic<bool> lost_write{false};  // a write failed: the kernel may believe in another size
+};
+
+}  // namespace ecfs::fs

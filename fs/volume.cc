@@ -1,0 +1,395 @@
+#include "fs/volume.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "fs/volume_internal.h"
+#include "wrap/base/log.h"
+#include "wrap/base/secret.h"
+
+namespace ecfs::fs {
+namespace {
+
+// A chain of parents longer than this is a loop, made by moving lower directories behind the mount.
+constexpr std::size_t kMaxDepth = 1U << 16;
+constexpr std::size_t kMaxHints = 4096;
+
+constexpr auto kSettleEvery = std::chrono::seconds(2);
+
+}  // namespace
+
+Result<std::unique_ptr<Volume>> Volume::open(Fd root, std::unique_ptr<Format> format, const VolumeOptions& options) {
+  // A description of its own: the lock shall not be shared with whoever gave us the directory.
+  ECFS_LET(Fd lock, open_at(root.get(), ".", O_RDONLY | O_DIRECTORY));
+  if (flock(lock.get(), (options.read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0) {
+    if (errno == EWOULDBLOCK) {
+      return Error{Code::kBusy, EBUSY, "this volume is mounted already, or a program that checks it is running"};
+    }
+    // Some network filesystems lock no directories. Two mounts from two machines could not be told apart either.
+    log_line(LOG_WARNING, "the lower directory cannot be locked: do not mount it twice");
+  }
+  ECFS_LET(Fd path, open_at(root.get(), ".", O_PATH | O_DIRECTORY));
+  ECFS_LET(const LowerStat st, stat_at(path.get(), ""));
+  ECFS_LET(const DirId id, format->root_id());
+  std::unique_ptr<Volume> volume(new Volume(std::move(path), std::move(lock), std::move(format), options));
+  std::array<std::uint8_t, 8> random{};
+  ECFS_TRY(fill_random(random));
+  volume->generation_ = load_le<std::uint64_t>(random.data());
+  volume->root_dev_ = st.st.st_dev;
+  volume->root_ = volume->table_.make_root(st.key(), id);
+  volume->settler_ = std::thread([v = volume.get()] { v->settle_loop(); });
+  return volume;
+}
+
+Volume::Volume(Fd root, Fd lock, std::unique_ptr<Format> format, const VolumeOptions& options)
+    : format_(std::move(format)),
+      options_(options),
+      lock_(std::move(lock)),
+      root_fd_(std::make_shared<const Fd>(std::move(root))) {}
+
+Volume::~Volume() {
+  {
+    const std::lock_guard lock(unsettled_mutex_);
+    stopping_ = true;
+  }
+  unsettled_wake_.notify_all();
+  if (settler_.joinable()) settler_.join();
+}
+
+void Volume::settle_loop() {
+  std::vector<InodeRef> due;
+  for (bool last = false; !last;) {
+    {
+      std::unique_lock lock(unsettled_mutex_);
+      unsettled_wake_.wait_for(lock, kSettleEvery, [&] { return stopping_; });
+      last = stopping_;
+      due.swap(unsettled_);
+    }
+    for (const InodeRef& inode : due) {
+      std::shared_ptr<OpenFile> open;
+      {
+        const std::lock_guard lock(opening(*inode));
+        const std::lock_guard inode_lock(inode->mutex);
+        open = inode->open;
+        if (open) ++open->handles;
+      }
+      if (!open) continue;
+      if (Status done = settle(*open); !done) (void)complain(*inode, std::move(done).error());
+      let_go(inode, open);
+    }
+    due.clear();
+  }
+}
+
+Error gone() { return Error{Code::kNotFound, ESTALE, "the lower file is not where it was"}; }
+
+bool is_gone(const Error& error) noexcept {
+  const int err = errno_of(error);
+  return err == ESTALE || err == ENOENT || err == ENOTDIR || err == ELOOP;
+}
+
+Status Volume::writable(const Inode& inode) const {
+  if (options_.read_only || inode.read_only) return Error{Code::kDenied, EROFS, "read-only"};
+  return {};
+}
+
+Result<InodeRef> Volume::find(std::uint64_t nodeid) const {
+  InodeRef inode = table_.find(nodeid);
+  if (!inode) return gone();
+  return inode;
+}
+
+Result<Fd> Volume::open_lower(int dirfd, const char* name, int flags, mode_t mode) {
+  Result<Fd> fd = open_at(dirfd, name, flags, mode);
+  if (fd || (fd.error().sys_errno != EMFILE && fd.error().sys_errno != ENFILE)) return fd;
+  dir_fds_.clear();
+  return open_at(dirfd, name, flags, mode);
+}
+
+Result<std::shared_ptr<const Fd>> Volume::dir_fd(const InodeRef& dir, bool moves_held) {
+  if (dir.get() == root_.get()) return root_fd_;
+  if (auto fd = dir_fds_.get(dir->id)) return fd;
+  const auto walk = [&]() -> Result<std::shared_ptr<const Fd>> {
+    std::shared_ptr<const Fd> fd;
+    std::vector<InodeRef> way;
+    for (InodeRef at = dir; !fd;) {
+      if (at.get() == root_.get()) {
+        fd = root_fd_;
+      } else if (fd = dir_fds_.get(at->id); !fd) {
+        if (way.size() >= kMaxDepth) return gone();
+        way.push_back(at);
+        InodeRef up;
+        {
+          const std::lock_guard lock(at->mutex);
+          up = at->parent;
+          fd = at->dir->fd;
+        }
+        if (fd) {
+          way.pop_back();
+        } else {
+          at = std::move(up);
+        }
+      }
+    }
+    for (; !way.empty(); way.pop_back()) {
+      const InodeRef& at = way.back();
+      std::string name;
+      {
+        const std::lock_guard lock(at->mutex);
+        name = at->name.get();
+      }
+      ECFS_LET(Fd next, open_lower(fd->get(), name.c_str(), O_PATH | O_DIRECTORY));
+      ECFS_LET(const LowerStat st, stat_at(next.get(), ""));
+      if (!(st.key() == at->key)) return gone();
+      fd = std::make_shared<const Fd>(std::move(next));
+      dir_fds_.put(at->id, fd);
+    }
+    return fd;
+  };
+  Result<std::shared_ptr<const Fd>> fd = walk();
+  if (!fd && is_gone(fd.error()) && !moves_held) {
+    const std::shared_lock still(moves_);  // no rename is half noted now
+    fd = walk();
+  }
+  if (!fd && is_gone(fd.error())) return gone();
+  return fd;
+}
+
+Result<Volume::Dir> Volume::dir_at(std::uint64_t nodeid) {
+  ECFS_LET(InodeRef inode, find(nodeid));
+  return dir_of(inode);
+}
+
+Result<Volume::Dir> Volume::dir_of(const InodeRef& inode) {
+  if (!inode->dir) return Error{Code::kNotFound, ENOTDIR, "not a directory"};
+  ECFS_LET(auto fd, dir_fd(inode));
+  return Dir{inode, std::move(fd)};
+}
+
+Result<LowerStat> Volume::look(const InodeRef& inode) {
+  if (inode.get() == root_.get()) return stat_at(root_fd_->get(), "");
+  std::shared_ptr<OpenFile> open;
+  std::shared_ptr<const Fd> removed;
+  {
+    const std::lock_guard lock(inode->mutex);
+    open = inode->open;
+    if (inode->dir) removed = inode->dir->fd;
+  }
+  if (open) {
+    const std::shared_lock lock(open->upgrade);
+    return stat_at(open->file.fd(), "");
+  }
+  if (removed) return stat_at(removed->get(), "");
+  return at_link(*inode, [&](int dirfd, const char* name) -> Result<LowerStat> {
+    ECFS_LET(LowerStat st, stat_at(dirfd, name));
+    if (!(st.key() == inode->key)) return gone();
+    return st;
+  });
+}
+
+Result<Fd> Volume::path_fd(const InodeRef& inode) {
+  const auto dup = [](int fd) -> Result<Fd> {
+    Fd copy(fcntl(fd, F_DUPFD_CLOEXEC, 3));
+    if (!copy) return system_error(errno, "copy a descriptor");
+    return copy;
+  };
+  if (inode->dir) {
+    ECFS_LET(auto fd, dir_fd(inode));
+    return dup(fd->get());
+  }
+  std::shared_ptr<OpenFile> open;
+  {
+    const std::lock_guard lock(inode->mutex);
+    open = inode->open;
+  }
+  if (open) {
+    const std::shared_lock lock(open->upgrade);
+    return dup(open->file.fd());
+  }
+  return at_link(*inode, [&](int dirfd, const char* name) -> Result<Fd> {
+    ECFS_LET(Fd fd, open_lower(dirfd, name, O_PATH));
+    ECFS_LET(const LowerStat st, stat_at(fd.get(), ""));
+    if (!(st.key() == inode->key)) return gone();
+    return fd;
+  });
+}
+
+std::string Volume::describe(const Inode& inode) const {
+  std::string lower;
+  std::string plain;
+  bool all_plain = options_.log_plain_names;
+  const Inode* at = &inode;
+  InodeRef hold;
+  for (std::size_t depth = 0; at != root_.get() && depth < 1000; ++depth) {
+    InodeRef parent;
+    std::string name;
+    DirId id{};
+    bool loaded = false;
+    {
+      const std::lock_guard lock(at->mutex);
+      parent = at->parent;
+      name = at->name.get();
+    }
+    if (!parent) break;
+    {
+      const std::lock_guard lock(parent->mutex);
+      id = parent->dir->id;
+      loaded = parent->dir->loaded;
+    }
+    if (all_plain) {
+      const Result<std::string> shown = loaded && format_->kind_of(name) == LowerNameKind::kName
+                                            ? format_->decode_name(id, name)
+                                            : Result<std::string>(gone());
+      all_plain = shown.has_value();
+      if (shown) plain = "/" + *shown + plain;
+    }
+    lower = lower.empty() ? name : name + "/" + lower;
+    hold = std::move(parent);
+    at = hold.get();
+  }
+  // The system log is a file outside the volume: a plain name has no place in it.
+  if (all_plain && !plain.empty()) return plain + " (lower file " + lower + ")";
+  return "lower file " + (lower.empty() ? "." : lower);
+}
+
+Error Volume::complain(const Inode& inode, Error error) {
+  const int err = errno_of(error);
+  if ((error.code == Code::kCorrupt || err == EIO) && !inode.complained.exchange(true)) {
+    log_line(LOG_ERR, describe(inode) + ": " + error.what);
+  }
+  return error;
+}
+
+// ---- attributes
+
+ino_t Volume::shown_ino(dev_t dev, ino_t ino) const noexcept {
+  // Another filesystem mounted inside the lower tree has the same small numbers again.
+  return dev == root_dev_ ? ino : ino ^ ((dev * 0x9e3779b97f4a7c15U) << 16);
+}
+
+std::optional<std::uint64_t> Volume::hinted_size(const LowerStat& lower) const {
+  if (num_hints_.load(std::memory_order_relaxed) == 0) return std::nullopt;
+  const std::lock_guard lock(hints_mutex_);
+  for (const SizeHint& h : hints_) {
+    if (h.key == lower.key()) {
+      const bool same = h.lower_size == lower.st.st_size && h.changed.tv_sec == lower.st.st_ctim.tv_sec &&
+                        h.changed.tv_nsec == lower.st.st_ctim.tv_nsec;
+      return same ? std::optional(h.plain_size) : std::nullopt;
+    }
+  }
+  return std::nullopt;
+}
+
+void Volume::hint_size(const LowerStat& lower, std::uint64_t plain_size) {
+  const std::lock_guard lock(hints_mutex_);
+  const auto same = [&](const SizeHint& h) { return h.key == lower.key(); };
+  hints_.erase(std::remove_if(hints_.begin(), hints_.end(), same), hints_.end());
+  if (hints_.size() >= kMaxHints) hints_.erase(hints_.begin());
+  hints_.push_back({lower.key(), lower.st.st_size, lower.st.st_ctim, plain_size});
+  num_hints_ = hints_.size();
+}
+
+Result<struct stat> Volume::attr_of(const InodeRef& inode, const LowerStat& lower) {
+  struct stat st = lower.st;
+  st.st_ino = shown_ino(st.st_dev, st.st_ino);
+  const auto lower_size = static_cast<std::uint64_t>(st.st_size);
+  if (S_ISLNK(st.st_mode)) {
+    st.st_size = static_cast<off_t>(format_->link_size(lower_size));
+  } else if (S_ISREG(st.st_mode)) {
+    std::shared_ptr<OpenFile> open;
+    {
+      const std::lock_guard lock(inode->mutex);
+      open = inode->open;
+    }
+    std::optional<std::uint64_t> size;
+    if (open) {
+      // The lower size lags behind what is written and not settled.
+      const std::shared_lock lock(open->upgrade);
+      ECFS_LET(size, open->contents->size());
+    } else if (size = hinted_size(lower); !size) {
+      size = format_->plain_size(lower_size);
+    }
+    if (!size) {  // a format that has to look into the file
+      if (Result<std::shared_ptr<OpenFile>> opened = acquire(inode, Want::kRead)) {
+        Result<std::uint64_t> found = (*opened)->contents->size();
+        let_go(inode, *opened);
+        if (found) size = *found;
+      }
+    }
+    if (size) st.st_size = static_cast<off_t>(*size);
+  }
+  return st;
+}
+
+Result<struct stat> Volume::getattr(std::uint64_t nodeid) {
+  ECFS_LET(InodeRef inode, find(nodeid));
+  ECFS_LET(const LowerStat lower, look(inode));
+  return attr_of(inode, lower);
+}
+
+Result<struct stat> Volume::setattr(std::uint64_t nodeid, const AttrChange& change) {
+  ECFS_LET(InodeRef inode, find(nodeid));
+  ECFS_TRY(writable(*inode));
+  if (change.size) {
+    if (!S_ISREG(inode->type)) return Error{Code::kInvalid, inode->dir ? EISDIR : EINVAL, "truncate"};
+    ECFS_TRY(truncate(inode, *change.size));
+  }
+  // Owner, then mode, for a change of owner takes the suid and sgid bits off; the times last, for all before sets them.
+  if (change.uid || change.gid || change.mode || change.atime || change.mtime) {
+    ECFS_LET(const Fd fd, path_fd(inode));
+    constexpr int kHere = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW;
+    if (change.uid || change.gid) {
+      const uid_t uid = change.uid.value_or(static_cast<uid_t>(-1));
+      const gid_t gid = change.gid.value_or(static_cast<gid_t>(-1));
+      if (fchownat(fd.get(), "", uid, gid, kHere) != 0) return system_error(errno, "change the owner");
+    }
+    if (change.mode && chmod(ProcPath(fd.get()).c_str(), *change.mode & 07777) != 0) {
+      return system_error(errno, "change the mode");
+    }
+    if (change.atime || change.mtime) {
+      const timespec omit{0, UTIME_OMIT};
+      const std::array<timespec, 2> times{change.atime.value_or(omit), change.mtime.value_or(omit)};
+      // "Now" for both may be set by anyone with write permission, which a daemon's own call must not go beyond: the
+      // kernel has checked it.
+      if (utimensat(fd.get(), "", times.data(), kHere) != 0) return system_error(errno, "change the times");
+    }
+  }
+  ECFS_LET(const LowerStat lower, look(inode));
+  return attr_of(inode, lower);
+}
+
+Result<std::string> Volume::readlink(std::uint64_t nodeid) {
+  ECFS_LET(InodeRef inode, find(nodeid));
+  std::array<char, 4097> buffer{};
+  ECFS_LET(const std::string lower, at_link(*inode, [&](int dirfd, const char* name) -> Result<std::string> {
+             ECFS_LET(const LowerStat st, stat_at(dirfd, name));
+             if (!(st.key() == inode->key)) return gone();
+             const ssize_t n = readlinkat(dirfd, name, buffer.data(), buffer.size());
+             if (n < 0) return system_error(errno, name);
+             return std::string(buffer.data(), static_cast<std::size_t>(n));
+           }));
+  Result<std::string> target = format_->decode_link(lower);
+  if (!target) return complain(*inode, std::move(target).error());
+  return target;
+}
+
+Result<struct statvfs> Volume::statfs() {
+  struct statvfs st {};
+  if (fstatvfs(root_fd_->get(), &st) != 0) return system_error(errno, "statfs");
+  st.f_namemax = format_->longest_plain_name();
+  return st;
+}
+
+void Volume::forget(std::uint64_t nodeid, std::uint64_t num_lookups) { table_.forget(nodeid, num_lookups); }
+
+bool Volume::lower_has_acls() const {
+  return ::getxattr(ProcPath(root_fd_->get()).c_str(), "system.posix_acl_access", nullptr, 0) >= 0 || errno == ENODATA;
+}
+
+}  // namespace ecfs::fs
