@@ -88,7 +88,11 @@ class Format {
     std::string shown;
     std::string plain;
   };
-  [[nodiscard]] virtual Result<ConflictName> conflict_name(const DirId& dir, std::string_view lower) const = 0;
+  // The beginning may be a long name: conflict_base gives it ("" if there is none), and `side` is the contents of that
+  // name's side file.
+  [[nodiscard]] virtual Result<ConflictName> conflict_name(const DirId& dir, std::string_view lower,
+                                                           ByteView side = {}) const = 0;
+  [[nodiscard]] virtual std::string_view conflict_base(std::string_view lower) const = 0;
 
   // Link targets. encode_link: ENAMETOOLONG if the result is over `longest_lower` bytes. link_size: plain length by
   // arithmetic.
@@ -108,7 +112,8 @@ class Format {
   // Sizes and contents. plain_size by arithmetic from the lower size (nullopt: the format must open the file to know).
   [[nodiscard]] virtual std::optional<std::uint64_t> plain_size(std::uint64_t lower_size) const = 0;
   // open_contents reads and checks the header: kCorrupt (EIO) if it fails. `lower` outlives the Contents.
-  // open_contents_to_truncate is for O_TRUNC and truncation to 0, which need no valid header.
+  // open_contents_to_truncate is for O_TRUNC and truncation to 0, which need no valid header, and for a lower file just
+  // made: truncate(0) comes next and writes the header that a volume with sealed sizes wants in an empty file.
   [[nodiscard]] virtual Result<std::unique_ptr<Contents>> open_contents(LowerFile& lower) const = 0;
   [[nodiscard]] virtual Result<std::unique_ptr<Contents>> open_contents_to_truncate(LowerFile& lower) const = 0;
 };

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <sys/stat.h>
+#include <sys/types.h>
 #include <sys/uio.h>
 
 #include <cstdint>
@@ -19,6 +20,11 @@ class LowerFile {
  public:
   // Takes a descriptor opened O_RDWR, or O_RDONLY with `writable` false.
   LowerFile(Fd fd, bool writable) noexcept : fd_(std::move(fd)), writable_(writable) {}
+  virtual ~LowerFile() = default;
+  LowerFile(LowerFile&&) noexcept = default;
+  LowerFile& operator=(LowerFile&&) noexcept = default;
+  LowerFile(const LowerFile&) = delete;
+  LowerFile& operator=(const LowerFile&) = delete;
 
   [[nodiscard]] bool writable() const noexcept { return writable_; }
   [[nodiscard]] int fd() const noexcept { return fd_.get(); }
@@ -42,11 +48,22 @@ class LowerFile {
   Status sync_data();                                     // fdatasync
   Status sync();                                          // fsync
   Status punch(std::uint64_t offset, std::uint64_t len);  // fallocate PUNCH_HOLE|KEEP_SIZE
+  // reserve has the disk keep room for this range (fallocate KEEP_SIZE); nothing else changes.
+  Status reserve(std::uint64_t offset, std::uint64_t len);
   // next_data and next_hole are lseek SEEK_DATA and SEEK_HOLE; past the end: ENXIO.
   [[nodiscard]] Result<std::uint64_t> next_data(std::uint64_t offset) const;
   [[nodiscard]] Result<std::uint64_t> next_hole(std::uint64_t offset) const;
   // advise_willneed asks the kernel to read ahead.
   void advise_willneed(std::uint64_t offset, std::uint64_t len) const noexcept;
+
+ protected:
+  // The system calls one by one, results and errno as theirs. Tests record them and make them fail here.
+  virtual ssize_t sys_preadv(const iovec* buffers, int num, off_t offset) const;
+  virtual ssize_t sys_pwritev(const iovec* buffers, int num, off_t offset);
+  virtual int sys_ftruncate(off_t size);
+  virtual int sys_fdatasync();
+  virtual int sys_fsync();
+  virtual int sys_fallocate(int mode, off_t offset, off_t len);
 
  private:
   Fd fd_;
