@@ -244,10 +244,10 @@ Result<std::vector<std::string>> list_profiles(int profiles_dir) {
       break;
     }
     const std::string name(entry->d_name);
+    if (!valid_profile_name(name)) continue;
+    const auto dir = open_directory(profiles_dir, name);
     struct stat st {};
-    if (valid_profile_name(name) &&
-        fstatat(profiles_dir, (name + "/" + kProfileFile).c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-        S_ISREG(st.st_mode)) {
+    if (dir && fstatat(dir->get(), kProfileFile, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode)) {
       names.push_back(name);
     }
   }

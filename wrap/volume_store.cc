@@ -74,11 +74,7 @@ class Staged {
  public:
   static Result<Staged> write(int dir, const std::string& name, ByteView bytes) {
     Staged staged(dir, name);
-    const std::string temporary = staged.temporary();
-    // The name is fixed, so that what a crash left behind (it may hold a slot removed since) goes with the next change.
-    if (unlinkat(dir, temporary.c_str(), 0) != 0 && errno != ENOENT) {
-      return system_error(errno, "remove " + shown(dir, temporary));
-    }
+    const std::string temporary = temporary_of(name);
     const Fd fd(openat(dir, temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, kMode));
     if (!fd) {
       const int err = errno;
@@ -103,12 +99,15 @@ class Staged {
   Staged(const Staged&) = delete;
   Staged& operator=(const Staged&) = delete;
   ~Staged() {
-    if (dir_ >= 0) unlinkat(dir_, temporary().c_str(), 0);
+    if (dir_ >= 0) discard(dir_, name_);
   }
+
+  // discard removes what a crash left behind under the temporary name of `name`: it may hold a slot removed since.
+  static void discard(int dir, const std::string& name) noexcept { unlinkat(dir, temporary_of(name).c_str(), 0); }
 
   // commit renames it into place; with `fresh` never over another file.
   Status commit(bool fresh) {
-    const std::string from = temporary();
+    const std::string from = temporary_of(name_);
     int rc = fresh ? renameat2(dir_, from.c_str(), dir_, name_.c_str(), RENAME_NOREPLACE) : -1;
     if (fresh && rc != 0 && errno == EEXIST) {
       return Error{Code::kBusy, EEXIST, shown(dir_, name_) + " exists already"};
@@ -126,7 +125,7 @@ class Staged {
 
  private:
   Staged(int dir, std::string name) : dir_(dir), name_(std::move(name)) {}
-  [[nodiscard]] std::string temporary() const { return name_ + ".tmp"; }
+  static std::string temporary_of(const std::string& name) { return name + ".tmp"; }
 
   int dir_;  // -1: nothing to remove any more
   int committed_in_ = -1;
@@ -467,6 +466,8 @@ Status VolumeStore::write(const Secret& volume_key, const SlotArea& area, bool f
   // first, so that no crash leaves a removed slot in it beside a header that is without it.
   std::vector<Staged> staged;
   for (const Update& u : updates) {
+    Staged::discard(u.dir, u.name + ".bak");
+    Staged::discard(u.dir, u.name);
     if (u.write_previous) {
       ECFS_LET(Staged one, Staged::write(u.dir, u.name + ".bak", u.previous));
       staged.push_back(std::move(one));

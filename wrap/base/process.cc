@@ -190,7 +190,32 @@ Status send_reply(int socket, const Result<Reply>& result) {
   return write_all(socket, secret);
 }
 
-Result<Reply> receive_reply(int socket) {
+// Waits until there is something to read, at most until `end` (of now_ms(); negative: for ever).
+Status wait_readable(int socket, std::int64_t end) {
+  for (;;) {
+    pollfd p{socket, POLLIN, 0};
+    const std::int64_t left = end < 0 ? -1 : std::max<std::int64_t>(0, end - now_ms());
+    const int n = poll(&p, 1, static_cast<int>(left));
+    if (n > 0) return {};
+    if (n == 0) return Error{Code::kUnavailable, ETIMEDOUT, "the worker process did not answer in time"};
+    if (errno != EINTR) return system_error(errno, "wait for the worker process");
+  }
+}
+
+// The limit is one for the whole answer: the user could stop (SIGSTOP) a child of his own uid after every byte.
+Status receive_full(int socket, MutableByteView out, std::int64_t end) {
+  while (!out.empty()) {
+    ECFS_TRY(wait_readable(socket, end));
+    const ssize_t n = recv(socket, out.data(), out.size(), MSG_DONTWAIT);
+    if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
+    if (n < 0) return system_error(errno, "read the worker process's answer");
+    if (n == 0) return Error{Code::kIo, 0, "the worker process ended in the middle of its answer"};
+    out = out.subspan(static_cast<std::size_t>(n));
+  }
+  return {};
+}
+
+Result<Reply> receive_reply(int socket, std::int64_t end) {
   ReplyHead head{};
   iovec iov{&head, sizeof head};
   msghdr message{};
@@ -201,8 +226,9 @@ Result<Reply> receive_reply(int socket) {
   message.msg_controllen = control.size();
   ssize_t n = 0;
   do {
-    n = recvmsg(socket, &message, MSG_CMSG_CLOEXEC | MSG_WAITALL);
-  } while (n < 0 && errno == EINTR);
+    ECFS_TRY(wait_readable(socket, end));
+    n = recvmsg(socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+  } while (n < 0 && (errno == EINTR || errno == EAGAIN));
   Reply reply;
   for (cmsghdr* c = CMSG_FIRSTHDR(&message); n >= 0 && c != nullptr; c = CMSG_NXTHDR(&message, c)) {
     if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
@@ -213,19 +239,14 @@ Result<Reply> receive_reply(int socket) {
       reply.fds.emplace_back(fd);
     }
   }
-  if (n < 0 && errno == EAGAIN)
-    return Error{Code::kUnavailable, ETIMEDOUT, "the worker process did not answer in time"};
   if (n != static_cast<ssize_t>(sizeof head)) return Error{Code::kIo, 0, "the worker process ended without an answer"};
   if (head.data_len > kMaxReplyBytes || head.secret_len > kMaxReplyBytes || head.num_fds != reply.fds.size()) {
     return Error{Code::kCorrupt, 0, "the worker process gave a malformed answer"};
   }
   reply.data.resize(head.data_len);
-  ECFS_LET(const std::size_t got, read_full(socket, reply.data));
+  ECFS_TRY(receive_full(socket, reply.data, end));
   ECFS_LET(reply.secret, Secret::of_size(head.secret_len));
-  ECFS_LET(const std::size_t got_secret, read_full(socket, reply.secret.reveal_mutable()));
-  if (got != head.data_len || got_secret != head.secret_len) {
-    return Error{Code::kIo, 0, "the worker process ended in the middle of its answer"};
-  }
+  ECFS_TRY(receive_full(socket, reply.secret.reveal_mutable(), end));
   if (head.ok != 1) {
     // The child runs as the user and may be under that user's control: its code is a number from outside.
     const bool known = head.code >= 0 && head.code <= static_cast<std::int32_t>(Code::kIo);
@@ -332,7 +353,8 @@ Result<Reply> run_as(const Identity& who, int timeout_ms, const std::function<Re
   if (pid < 0) return system_error(errno, "fork");
   if (pid == 0) {
     ours.reset();
-    Result<Reply> result = [&]() -> Result<Reply> {
+    // Nothing may unwind past here: the stack below is the parent's.
+    Result<Reply> result = [&]() noexcept -> Result<Reply> {
       ECFS_TRY(become(who));
       ECFS_TRY(no_core_dumps());
       prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);  // a change of ids would have cleared it
@@ -344,12 +366,7 @@ Result<Reply> run_as(const Identity& who, int timeout_ms, const std::function<Re
   }
   theirs.reset();
   Child child(pid);
-  if (timeout_ms >= 0) {
-    // The user could stop (SIGSTOP) a child of his own uid in the middle of its answer, so every read has a limit too.
-    const timeval limit{timeout_ms / 1000, (timeout_ms % 1000) * 1000};
-    setsockopt(ours.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-  }
-  Result<Reply> reply = receive_reply(ours.get());
+  Result<Reply> reply = receive_reply(ours.get(), timeout_ms < 0 ? -1 : now_ms() + timeout_ms);
   kill(pid, SIGKILL);  // it has nothing left to do; this also ends one that was stopped
   (void)child.wait();
   return reply;
