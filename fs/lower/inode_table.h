@@ -94,10 +94,10 @@ struct Inode {
   friend class InodeTable;
   friend class InodeRef;
   Inode(std::uint64_t nodeid, const InodeKey& k, InodeTable& t, mode_t mode, const NewLink& link);
+  bool in_key_index_ = false;  // guarded by the key's shard
   std::atomic<std::uint64_t> refs_{1};
   Inode* next_by_id_ = nullptr;
   Inode* next_by_key_ = nullptr;
-  bool in_key_index_ = false;  // guarded by the key's shard
 };
 
 class InodeTable {

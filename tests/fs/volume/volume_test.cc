@@ -31,6 +31,7 @@ class VolumeTest : public testing::Test {
     base_ = path;
     lower_ = base_ / "lower";
     stdfs::create_directory(lower_);
+    stdfs::permissions(lower_, stdfs::perms(0755));
     open_volume();
   }
   void TearDown() override {
