@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstdio>
@@ -53,18 +54,26 @@ Result<Invocation> parse(int argc, char** argv) {
   return in;
 }
 
+// Raises a limit to at least `wanted`, as far as this process may.
+void raise_limit(__rlimit_resource resource, rlim_t wanted) {
+  rlimit limit{};
+  if (getrlimit(resource, &limit) != 0 || limit.rlim_cur >= wanted) return;
+  const rlimit raised{wanted, std::max(wanted, limit.rlim_max)};
+  if (setrlimit(resource, &raised) == 0) return;
+  limit.rlim_cur = std::min(wanted, limit.rlim_max);  // root without CAP_SYS_RESOURCE, in a container
+  setrlimit(resource, &limit);
+}
+
 // The login may have set limits for the user's programs already (pam_limits): small sizes of files, memory, locked
 // memory. They are not meant for this work, nor for the server of the mount, which inherits ours.
-void set_limits() {
+void raise_limits() {
   constexpr rlim_t kLockedBytes = 64U << 20;
   constexpr rlim_t kOpenFiles = 65536;
-  const rlimit none{RLIM_INFINITY, RLIM_INFINITY};
-  for (const auto resource : {RLIMIT_FSIZE, RLIMIT_AS, RLIMIT_DATA, RLIMIT_CPU, RLIMIT_NPROC})
-    setrlimit(resource, &none);
-  const rlimit locked{kLockedBytes, kLockedBytes};
-  setrlimit(RLIMIT_MEMLOCK, &locked);
-  const rlimit files{kOpenFiles, kOpenFiles};
-  setrlimit(RLIMIT_NOFILE, &files);
+  for (const auto resource : {RLIMIT_FSIZE, RLIMIT_AS, RLIMIT_DATA, RLIMIT_CPU, RLIMIT_NPROC}) {
+    raise_limit(resource, RLIM_INFINITY);
+  }
+  raise_limit(RLIMIT_MEMLOCK, kLockedBytes);
+  raise_limit(RLIMIT_NOFILE, kOpenFiles);
 }
 
 wrap::Config machine_config() {
@@ -109,7 +118,7 @@ int main(int argc, char** argv) {
   }
   log_open("ecfs-login", LogTo::kSyslog);
   umask(077);
-  pam::set_limits();
+  pam::raise_limits();
   auto in = pam::parse(argc, argv);
   if (!in) {
     log_line(LOG_ERR, in.error().what);

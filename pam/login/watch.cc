@@ -102,6 +102,8 @@ class Watcher {
       ids_.push_back(volume.id);
       if (volume.device) devices_.push_back(*volume.device);
     }
+    std::sort(devices_.begin(), devices_.end());
+    devices_.erase(std::unique(devices_.begin(), devices_.end()), devices_.end());
   }
 
   // One try at everything; gives what is still there.

@@ -52,8 +52,8 @@ class Child {
   [[nodiscard]] pid_t pid() const noexcept { return pid_; }
 
   // wait gives the exit status (128 + signal if killed). With `timeout_ms` >= 0 it waits that long at most, then kills
-  // the child (SIGKILL) and is kUnavailable with ETIMEDOUT. Works when the host ignores SIGCHLD (the status is then
-  // unknown: kIo with ECHILD).
+  // the child (SIGKILL) and is kUnavailable with ETIMEDOUT, even if a child in an uninterruptible wait stays. Works
+  // when the host ignores SIGCHLD (the status is then unknown: kIo with ECHILD).
   Result<int> wait(int timeout_ms = -1);
 
  private:

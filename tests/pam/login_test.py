@@ -1,0 +1,528 @@
+#!/usr/bin/env python3
+"""Logins and logouts: what opens, what stays open, what locks."""
+import ctypes
+import os
+import pathlib
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+import unittest
+
+import harness
+from harness import PAM_AUTH_ERR, PAM_PERM_DENIED, PAM_SUCCESS, LOG, LoginCase
+
+harness.enter(sys.argv)
+
+
+class Login(LoginCase):
+    def test_opens_at_login_and_locks_at_logout(self):
+        user = self.user()
+        self.volume(user)
+        session = self.open(user)
+        self.assertEqual(session.info + session.errors, [])
+        self.assert_open(user)
+        status, text = session.run("echo hello > ~/Private/note && cat ~/Private/note && stat -c '%U %a' ~/Private")
+        self.assertEqual((status, text.split("\n")[0]), (0, "hello"))
+        lower = [p for p in pathlib.Path(f"/home/{user}/.Private").rglob("*") if p.is_file() and not p.name.startswith(".ecfs")]
+        self.assertEqual(len(lower), 1)
+        self.assertNotIn(b"hello", lower[0].read_bytes())
+        session.logout()
+        self.assert_locked_soon(user)
+        self.assertEqual(os.listdir(f"/home/{user}/Private"), [])
+        session = self.open(user)
+        self.assertEqual(session.run("cat ~/Private/note"), (0, "hello"))
+        session.logout()
+        self.assert_locked_soon(user)
+
+    def test_the_mount_is_nosuid_nodev_and_the_users_alone(self):
+        user = self.user()
+        self.volume(user)
+        other = self.user()
+        self.open(user)
+        line = [l for l in pathlib.Path("/proc/self/mountinfo").read_text().splitlines() if " fuse.ecfs " in l]
+        self.assertEqual(len(line), 1)
+        self.assertIn(" rw,nosuid,nodev,", line[0])
+        self.assertIn("default_permissions", line[0])
+        self.assertNotIn("allow_other", line[0])
+        self.assertNotEqual(self.as_user(other, f"ls /home/{user}/Private").returncode, 0)
+        uid = str(self.uid(user))
+        states = [pathlib.Path(f"/proc/{pid}/status").read_text() for pid in self.processes(str(harness.PROGRAMS / "ecfs-mountd"))]
+        for state in states:
+            self.assertIn(f"Uid:\t{uid}\t{uid}\t{uid}\t{uid}", state)
+            self.assertIn("CapEff:\t0000000000000000", state)
+        self.assertTrue(any("NoNewPrivs:\t1" in state for state in states))
+
+    def test_it_stays_open_until_the_last_logout(self):
+        user = self.user()
+        self.volume(user)
+        first, second = self.open(user), self.open(user)
+        self.assertEqual(len(self.processes("ecfs-login\0watch")), 1)
+        first.logout()
+        time.sleep(1)
+        self.assert_open(user)
+        self.assertEqual(second.run("echo x > ~/Private/x && cat ~/Private/x"), (0, "x"))
+        second.logout()
+        self.assert_locked_soon(user)
+        self.wait_until(lambda: not self.processes("ecfs-login\0watch"), "the watcher has ended")
+        self.wait_until(lambda: not self.processes("ecfs-mountd"), "the server has ended")
+
+    def test_a_killed_session_counts_as_ended(self):
+        user = self.user()
+        self.volume(user)
+        first, second = self.open(user), self.open(user)
+        first.kill()
+        time.sleep(0.5)
+        self.assert_open(user)
+        begun = time.monotonic()
+        second.kill()
+        self.assert_locked_soon(user)
+        self.assertLess(time.monotonic() - begun, 5)
+
+    def test_the_end_of_a_forked_copy_ends_no_session(self):
+        user = self.user()
+        self.volume(user)
+        session = self.open(user)
+        session.do("fork_end")
+        time.sleep(1)
+        self.assert_open(user)
+        session.end()  # without close_session
+        self.assert_locked_soon(user)
+
+    def test_opening_twice_on_one_handle_holds_once(self):
+        user = self.user()
+        self.volume(user)
+        session = self.open(user)
+        self.assertEqual(session.do("open_session"), PAM_SUCCESS)
+        self.assert_open(user)
+        session.do("close_session")
+        self.assert_locked_soon(user)
+
+    def test_a_login_while_the_last_logout_is_worked_on(self):
+        user = self.user()
+        self.volume(user)
+        self.open(user).logout()
+        for pause in [0, 0.001, 0.002, 0.003, 0.005, 0.008, 0.012, 0.02, 0.03, 0.05] * 2:
+            session = self.open(user)
+            self.assert_open(user)
+            self.assertEqual(session.run("echo y > ~/Private/y && cat ~/Private/y"), (0, "y"))
+            session.logout()
+            time.sleep(pause)
+        self.assert_locked_soon(user)
+
+    def test_twenty_logins_at_one_instant_make_one_mount(self):
+        user = self.user()
+        self.volume(user)
+        for _ in range(3 if not os.environ.get("ECFS_LONG") else 20):
+            sessions = [self.session(user) for _ in range(20)]
+            codes = []
+            threads = [threading.Thread(target=lambda s=s: codes.append(s.login("first-password"))) for s in sessions]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            self.assertEqual(codes, [PAM_SUCCESS] * 20)
+            self.assert_open(user)
+            self.assertEqual([s.info for s in sessions if s.info], [])
+            self.assertEqual(sessions[7].run("echo z > ~/Private/z && cat ~/Private/z"), (0, "z"))
+            self.assertEqual(len(self.processes("ecfs-login\0watch")), 1)
+            for session in sessions[1:]:
+                session.logout()
+            self.assert_open(user)
+            sessions[0].logout()
+            self.assert_locked_soon(user)
+
+    def test_wrong_password_opens_nothing(self):
+        user = self.user()
+        self.volume(user)
+        session = self.session(user)
+        self.assertEqual(session.do("authenticate", "wrong"), PAM_AUTH_ERR)
+        self.assert_no_trace(user)
+
+    def test_without_a_password_one_line_says_how_to_open(self):
+        user = self.user()
+        self.volume(user)
+        session = self.session(user)
+        self.assertEqual(session.do("open_session"), PAM_SUCCESS)  # as with an ssh key: no auth phase
+        self.assertEqual(session.info, ["ecfs: Private is locked; open it with: ecfs mount-private"])
+        self.assertEqual(self.mounts(user), [])
+        self.assertFalse(self.stale(user))
+        harness.write_service("su")
+        quiet = self.session(user, "su")
+        self.assertEqual(quiet.do("open_session"), PAM_SUCCESS)
+        self.assertEqual(quiet.info, [])
+        silent = self.session(user)
+        silent.send("silent")
+        self.assertEqual(silent.do("open_session"), PAM_SUCCESS)
+        self.assertEqual(silent.info, [])
+        for s in (session, quiet, silent):
+            s.logout()
+        self.assert_locked_soon(user)
+
+    def test_a_password_of_somebody_else_is_not_tried(self):
+        # sudo: the one who types is not the one whose session it becomes
+        typist, target = self.user("typed"), self.user("first-password")
+        self.volume(target)
+        pathlib.Path("/etc/pam.d/ecfs-test-sudo").write_text(
+            f"auth required pam_unix.so nodelay\nauth optional {harness.MODULE}\nsession required pam_permit.so\n"
+            f"session optional {harness.MODULE} helper={harness.HELPER}\n")
+        code = f"""
+import ctypes, ctypes.util
+pam = ctypes.CDLL("libpam.so.0")
+class Message(ctypes.Structure): _fields_ = [("style", ctypes.c_int), ("msg", ctypes.c_char_p)]
+class Response(ctypes.Structure): _fields_ = [("resp", ctypes.c_void_p), ("code", ctypes.c_int)]
+CONV = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.POINTER(ctypes.POINTER(Message)), ctypes.POINTER(ctypes.POINTER(Response)), ctypes.c_void_p)
+libc = ctypes.CDLL("libc.so.6")
+libc.calloc.restype = ctypes.c_void_p; libc.strdup.restype = ctypes.c_void_p
+@CONV
+def conv(n, messages, responses, _):
+    r = ctypes.cast(libc.calloc(n, ctypes.sizeof(Response)), ctypes.POINTER(Response))
+    for i in range(n):
+        if messages[i].contents.style == 1: r[i].resp = libc.strdup(b"typed")
+        else: print(messages[i].contents.msg.decode())
+    responses[0] = r
+    return 0
+class Conv(ctypes.Structure): _fields_ = [("conv", CONV), ("data", ctypes.c_void_p)]
+h = ctypes.c_void_p()
+c = Conv(conv, None)
+assert pam.pam_start(b"ecfs-test-sudo", b"{typist}", ctypes.byref(c), ctypes.byref(h)) == 0
+assert pam.pam_authenticate(h, 0) == 0
+assert pam.pam_set_item(h, 2, b"{target}") == 0
+assert pam.pam_open_session(h, 0) == 0
+assert pam.pam_close_session(h, 0) == 0
+pam.pam_end(h, 0)
+"""
+        done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.stdout.strip(), "ecfs: Private is locked; open it with: ecfs mount-private")
+        self.assertFalse(self.stale(target), "the other's password was tried")
+
+    def test_users_without_ecfs_notice_nothing(self):
+        user = self.user()
+        times = []
+        for _ in range(5):
+            session = self.session(user)
+            self.assertEqual(session.login("first-password"), PAM_SUCCESS)
+            times.append(session.seconds)
+            self.assertEqual(session.info + session.errors, [])
+            self.assertEqual(session.questions, ["Password: "])
+            self.assert_no_trace(user)
+            session.logout()
+        print(f"\n  without ecfs: open_session takes {sorted(times)[2] * 1000:.1f} ms")
+        if not os.environ.get("ECFS_SANITIZED"):
+            self.assertLess(sorted(times)[2], 0.06)  # pam_unix and pam_keyinit are in it too, on a busy machine
+        self.assertEqual([l for l in LOG if "ecfs" in l and user + ":" in l], [])
+
+    def test_root_and_nobody_are_left_alone(self):
+        for user in ("root", "nobody"):
+            session = self.session(user)
+            self.assertEqual(session.do("open_session"), PAM_SUCCESS)
+            self.assertEqual(session.info, [])
+            session.logout()
+        self.assertFalse(os.path.exists("/run/ecfs/0"))
+
+    def test_several_volumes(self):
+        user = self.user()
+        self.volume(user)
+        self.volume(user, "first-password", "--name", "Second")
+        self.volume(user, "first-password", "--name", "Manual", "--no-auto-mount")
+        self.volume(user, "another", "--name", "Third")
+        session = self.open(user)
+        self.assertEqual(sorted(self.mounts(user)), [f"/home/{user}/Private", f"/home/{user}/Second"])
+        self.assertEqual(session.info, ["ecfs: your login password does not open Third (it was changed elsewhere). Open it with: ecfs mount-private Third"])
+        session.logout()
+        self.assert_locked_soon(user)
+
+    def test_auto_unmount_can_be_off(self):
+        user = self.user()
+        self.volume(user, "first-password", "--no-auto-unmount")
+        self.open(user).logout()
+        self.wait_until(lambda: not self.processes("ecfs-login\0watch"), "the watcher has ended")
+        self.assert_open(user)
+        session = self.open(user)
+        self.assert_open(user)
+        session.logout()
+        self.wait_until(lambda: not self.processes("ecfs-login\0watch"), "the watcher has ended")
+        self.assert_open(user)
+        subprocess.check_call(["umount", f"/home/{user}/Private"])
+
+    def test_files_in_the_mountpoint_are_not_hidden(self):
+        user = self.user()
+        self.volume(user)
+        own = pathlib.Path(f"/home/{user}/Private/precious")
+        own.write_text("mine")
+        session = self.open(user)
+        self.assertEqual(len(session.info), 1)
+        self.assertIn("holds files of its own (precious)", session.info[0])
+        self.assertEqual(self.mounts(user), [])
+        own.unlink()
+        pathlib.Path(f"/home/{user}/Private/README.txt").write_text("how to open")
+        self.assertEqual(self.session(user).login("first-password"), PAM_SUCCESS)
+        self.assert_open(user)
+
+    def test_a_link_on_the_way_to_the_mountpoint_is_no_obstacle(self):
+        # /home may be a link to another disk
+        user = self.user()
+        os.rename(f"/home/{user}", f"/home/{user}-disk")
+        os.symlink(f"{user}-disk", f"/home/{user}")
+        try:
+            self.volume(user)
+            session = self.open(user)
+            self.assert_open(user, f"/home/{user}-disk/Private")
+            second = self.open(user)
+            self.assert_open(user, f"/home/{user}-disk/Private")
+            session.logout()
+            second.logout()
+            self.assert_locked_soon(user)
+        finally:
+            os.unlink(f"/home/{user}")
+            os.rename(f"/home/{user}-disk", f"/home/{user}")
+
+    def test_a_whole_home(self):
+        user = self.user()
+        home, base = f"/home/{user}", f"/home/.ecfs/{user}"
+        os.makedirs(base)
+        os.chmod("/home/.ecfs", 0o755)
+        subprocess.check_call(["chown", f"{user}:", base])
+        subprocess.check_call(f"rm -rf {home}; mkdir {home}; chown {user}: {home}; chmod 500 {home}", shell=True)
+        os.makedirs(f"{base}/.ecfs", mode=0o700, exist_ok=True)
+        subprocess.check_call(["chown", f"{user}:", f"{base}/.ecfs"])
+        self.volume(user, "first-password", "--name", "home", "--lower", f"{base}/.Private", "--mountpoint", home)
+        self.assertTrue(os.path.exists(f"{base}/.ecfs/home/profile.json"))
+        session = self.open(user)
+        self.assert_open(user, home)
+        self.assertEqual(session.run("echo in > ~/file && cat ~/file"), (0, "in"))
+        session.logout()
+        self.assert_locked_soon(user)
+
+    def test_the_token_is_in_the_keyring_while_logged_in(self):
+        user = self.user()
+        token = self.volume(user)[1]
+        session = self.open(user)
+        status, text = session.run(f"keyctl search @s user {token} | xargs keyctl rdescribe")
+        self.assertEqual(status, 0, text)
+        self.assertRegex(text, r"user;\d+;\d+;3f[0-9a-f]{2}0000;" + token)  # the possessor's rights only
+        session.logout()
+        self.assert_locked_soon(user)
+        again = self.session(user)  # without a password: nothing opens, nothing is found
+        again.do("open_session")
+        self.assertNotEqual(again.run(f"keyctl search @u user {token}")[0], 0)
+
+    def test_a_host_that_ignores_its_children(self):
+        user = self.user()
+        self.volume(user)
+        session = self.session(user)
+        session.send("ignore_children")
+        self.assertEqual(session.login("first-password"), PAM_SUCCESS)
+        self.assert_open(user)
+        session.logout()
+        self.assert_locked_soon(user)
+
+    def test_limits_of_the_login_are_not_ours(self):
+        user = self.user()
+        self.volume(user)
+        # The soft ones; a root that lacks CAP_SYS_RESOURCE, as in some containers, could not undo more.
+        limits = ["prlimit", "--fsize=0:", "--nofile=64:", "--memlock=0:", "--core=unlimited", "--nproc=40:"]
+        session = self.session(user, argv_prefix=limits)
+        session.login("first-password")
+        self.assert_open(user)
+        server = self.processes(str(harness.PROGRAMS / "ecfs-mountd"))[0]
+        self.assertRegex(pathlib.Path(f"/proc/{server}/limits").read_text(), r"Max core file size +0 +0")
+
+    def test_hostile_umask_leaves_modes_as_they_should_be(self):
+        user = self.user()
+        self.volume(user)
+        session = self.session(user, preexec_fn=lambda: os.umask(0))
+        session.login("first-password")
+        uid = self.uid(user)
+        for path in ("/run/ecfs", f"/run/ecfs/{uid}"):
+            info = os.stat(path)
+            self.assertEqual((stat.S_IMODE(info.st_mode), info.st_uid), (0o700, 0), path)
+        for name in os.listdir(f"/run/ecfs/{uid}"):
+            self.assertEqual(stat.S_IMODE(os.stat(f"/run/ecfs/{uid}/{name}").st_mode), 0o600, name)
+
+    def test_nothing_leaks_into_the_session(self):
+        user = self.user()
+        self.volume(user)
+        session = self.open(user)
+        _, text = session.run("ls -l /proc/self/fd | sed -n 's/.*-> //p'")
+        for line in text.split("\n"):
+            self.assertNotRegex(line, "ecfs/|session.lock|/dev/fuse|socket:", text)
+        _, environment = session.run("env")
+        self.assertNotIn("first-password", environment)
+        self.assertEqual(environment.count("ECFS"), environment.count("ECFS_TEST_"))
+
+    def test_the_helper_missing_changes_nothing(self):
+        user = self.user()
+        self.volume(user)
+        harness.write_service("ecfs-test-broken", "helper=/nonexistent/ecfs-login")
+        session = self.session(user, "ecfs-test-broken")
+        self.assertEqual(session.login("first-password"), PAM_SUCCESS)
+        self.assertEqual(session.info, [])
+        self.assertTrue(any("/nonexistent/ecfs-login" in l for l in LOG), LOG)
+
+    def test_the_session_process_killed_while_opening(self):
+        user = self.user()
+        self.volume(user)
+        for pause in (0.0, 0.01, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3):
+            session = self.session(user)
+            self.assertEqual(session.do("authenticate", "first-password"), PAM_SUCCESS)
+            session.send("open_session")
+            time.sleep(pause)
+            session.kill()
+        self.assert_locked_soon(user)
+        self.wait_until(lambda: not self.processes("ecfs-login"), "no helper is left")
+        session = self.open(user)
+        self.assert_open(user)
+        session.logout()
+        self.assert_locked_soon(user)
+
+    def test_the_helper_killed_while_opening(self):
+        user = self.user()
+        self.volume(user)
+        for pause in (0.0, 0.01, 0.03, 0.06, 0.1, 0.15, 0.2):
+            session = self.session(user)
+            self.assertEqual(session.do("authenticate", "first-password"), PAM_SUCCESS)
+            session.send("open_session")
+            time.sleep(pause)
+            for pid in self.processes("ecfs-login\0open"):
+                os.kill(pid, signal.SIGKILL)
+            self.assertEqual(session.wait_result(), PAM_SUCCESS)
+            session.logout()
+            self.assert_locked_soon(user)
+
+    def test_a_crashed_server_leaves_no_dead_mountpoint(self):
+        user = self.user()
+        self.volume(user)
+        session = self.open(user)
+        for pid in self.processes(str(harness.PROGRAMS / "ecfs-mountd")):
+            os.kill(pid, signal.SIGKILL)
+        self.wait_until(lambda: not self.mounts(user), "the watcher has unmounted", 8)
+        second = self.open(user)
+        self.assert_open(user)
+        for pid in self.processes(str(harness.PROGRAMS / "ecfs-mountd")):
+            os.kill(pid, signal.SIGKILL)
+        third = self.open(user)  # at once: the login itself clears it away
+        self.assert_open(user)
+        self.assertEqual(third.run("touch ~/Private/t")[0], 0)
+        for s in (session, second, third):
+            s.logout()
+        self.assert_locked_soon(user)
+
+    def test_a_dead_watcher_is_replaced_by_the_next_login(self):
+        user = self.user()
+        self.volume(user)
+        first = self.open(user)
+        for pid in self.processes("ecfs-login\0watch"):
+            os.kill(pid, signal.SIGKILL)
+        second = self.open(user)
+        self.wait_until(lambda: len(self.processes("ecfs-login\0watch")) == 1, "a watcher again")
+        first.logout()
+        second.logout()
+        self.assert_locked_soon(user)
+
+    def test_acct_and_setcred_do_nothing(self):
+        user = self.user()
+        session = self.session(user)
+        self.assertEqual(session.do("authenticate", "first-password"), PAM_SUCCESS)
+        self.assertEqual(session.do("setcred"), PAM_SUCCESS)
+        self.assertEqual(session.do("acct_mgmt"), PAM_SUCCESS)
+
+    def test_a_stack_with_nothing_but_us_denies(self):
+        user = self.user()
+        self.volume(user)
+        harness.write_service("ecfs-test-alone", only_ours=True)
+        for call in ("authenticate", "acct_mgmt", "open_session", "chauthtok"):
+            session = self.session(user, "ecfs-test-alone")
+            self.assertEqual(session.do(call, "first-password"), PAM_PERM_DENIED, call)
+            session.kill()
+
+
+class Busy(LoginCase):
+    """Programs that keep files open at the last logout."""
+
+    def holder(self, user):
+        process = subprocess.Popen(["setpriv", "--reuid", user, "--regid", user, "--init-groups", "sh", "-c", "exec sleep 300 3> ~/Private/held"],
+                                   env={"HOME": f"/home/{user}", "PATH": "/usr/bin:/bin"})
+        self.wait_until(lambda: os.path.islink(f"/proc/{process.pid}/fd/3"), "it runs")
+        self.addCleanup(lambda: (process.kill(), process.wait()))
+        return process
+
+    def test_wait(self):
+        harness.write_config(unmount_wait=1, unmount_busy="wait")
+        user = self.user()
+        self.volume(user)
+        session = self.open(user)
+        process = self.holder(user)
+        session.logout()
+        self.wait_until(lambda: any("in use by sleep" in l for l in LOG), "the log names the program")
+        self.assert_open(user)
+        self.assertEqual(sum("in use by sleep" in l for l in LOG), 1)
+        again = self.open(user)  # finds it open, and is a session again
+        self.assert_open(user)
+        process.kill()
+        process.wait()
+        time.sleep(4)
+        self.assert_open(user)
+        again.logout()
+        self.assert_locked_soon(user)
+
+    def test_it_locks_when_the_program_ends(self):
+        harness.write_config(unmount_wait=1)
+        user = self.user()
+        self.volume(user)
+        session = self.open(user)
+        process = self.holder(user)
+        session.logout()
+        time.sleep(2)
+        process.kill()
+        process.wait()
+        self.assert_locked_soon(user)
+
+    def test_lazy(self):
+        harness.write_config(unmount_wait=0, unmount_busy="lazy")
+        user = self.user()
+        self.volume(user)
+        session = self.open(user)
+        process = self.holder(user)
+        session.logout()
+        self.assert_locked_soon(user)
+        self.assertIsNone(process.poll())
+
+    def test_kill(self):
+        harness.write_config(unmount_wait=0, unmount_busy="kill")
+        user = self.user()
+        self.volume(user)
+        session = self.open(user)
+        process = self.holder(user)
+        session.logout()
+        self.assert_locked_soon(user, 12)
+        self.assertIsNotNone(process.wait(1))
+
+    def test_somebody_elses_process_is_not_killed(self):
+        harness.write_config(unmount_wait=0, unmount_busy="kill")
+        user = self.user()
+        self.volume(user)
+        session = self.open(user)
+        # root's own: it has the descriptor from the user's process
+        process = self.holder(user)
+        libc = ctypes.CDLL(None)
+        held = libc.syscall(438, os.pidfd_open(process.pid), 3, 0)  # pidfd_getfd
+        self.assertGreaterEqual(held, 0)
+        root = subprocess.Popen(["sleep", "300"], stdin=held)
+        os.close(held)
+        self.addCleanup(lambda: (root.kill(), root.wait()))
+        session.logout()
+        self.wait_until(lambda: process.poll() is not None, "the user's process is gone")
+        time.sleep(1)
+        self.assertIsNone(root.poll())
+        self.assert_open(user)
+        root.kill()
+        root.wait()
+        self.assert_locked_soon(user)
+
+
+if __name__ == "__main__":
+    harness.main()
