@@ -284,7 +284,7 @@ Status run_server(Fd request_fd, Fd lower, Fd& ready, Fd fuse, Fd to_supervisor,
   Server server{opened.volume.get(), opened.request.options.shared, nullptr};
   if (!fuse) ECFS_TRY(check_can_mount(mountpoint));
   ECFS_LET(const Session session, make_session(opened.request, static_cast<bool>(fuse), opened.read_only, server));
-  server.session = session.get();
+  server.seeker = std::make_unique<Seeker>(*opened.volume, session.get());
   ECFS_TRY(write_all(to_supervisor.get(), as_bytes(mountpoint)));
   to_supervisor.reset();
   const std::string at = fuse ? "/dev/fd/" + std::to_string(fuse.get()) : mountpoint;
@@ -300,6 +300,7 @@ Status run_server(Fd request_fd, Fd lower, Fd& ready, Fd fuse, Fd to_supervisor,
   ready.reset();
   Status done = serve_until_unmounted(session.get());
   g_session = nullptr;
+  server.seeker.reset();
   opened.volume.reset();  // settles what is open still
   return done;
 }

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <exception>
@@ -300,10 +301,21 @@ void op_fallocate(fuse_req_t req, fuse_ino_t, int mode, off_t offset, off_t len,
   });
 }
 
-void op_lseek(fuse_req_t req, fuse_ino_t, off_t offset, int whence, fuse_file_info* fi) noexcept {
+void reply_seek(Volume& volume, const Seeker::Question& q) noexcept {
   reply_with(
-      req, [&] { return volume_of(req).seek(file_of(fi), static_cast<std::uint64_t>(offset), whence); },
-      [&](std::uint64_t found) { fuse_reply_lseek(req, static_cast<off_t>(found)); });
+      q.req, [&] { return volume.seek(*q.file, q.offset, q.whence); },
+      [&](std::uint64_t found) { fuse_reply_lseek(q.req, static_cast<off_t>(found)); });
+}
+
+void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, fuse_file_info* fi) noexcept {
+  const Seeker::Question question{req, ino, static_cast<std::uint64_t>(offset), whence, &file_of(fi)};
+  const Server& server = server_of(req);
+  if (server.shared || question.file->open->writers == 0) return reply_seek(*server.volume, question);
+  try {
+    server.seeker->ask(question);
+  } catch (const std::exception&) {
+    fuse_reply_err(req, ENOMEM);
+  }
 }
 
 void op_copy_file_range(fuse_req_t req, fuse_ino_t, off_t from, fuse_file_info* fi_from, fuse_ino_t, off_t to,
@@ -414,6 +426,39 @@ void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char* name) noexcept {
 }
 
 }  // namespace
+
+Seeker::Seeker(Volume& volume, fuse_session* session)
+    : volume_(volume), session_(session), thread_([this] { answer_all(); }) {}
+
+Seeker::~Seeker() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  thread_.join();
+}
+
+void Seeker::ask(const Question& question) {
+  const std::lock_guard lock(mutex_);
+  questions_.push_back(question);
+  wake_.notify_one();
+}
+
+void Seeker::answer_all() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    wake_.wait(lock, [&] { return stopping_ || !questions_.empty(); });
+    if (questions_.empty()) return;
+    const Question question = questions_.front();
+    questions_.pop_front();
+    lock.unlock();
+    // A kernel that has dropped the inode meanwhile has nothing to write for it.
+    (void)fuse_lowlevel_notify_inval_inode(session_, question.ino, 0, 0);
+    reply_seek(volume_, question);
+    lock.lock();
+  }
+}
 
 const fuse_lowlevel_ops& operations() noexcept {
   static const fuse_lowlevel_ops kOperations = [] {

@@ -5,16 +5,52 @@
 #define FUSE_USE_VERSION 314
 #include <fuse3/fuse_lowlevel.h>
 
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <thread>
+
 #include "fs/volume.h"
 
 namespace ecfs::fs {
+
+// Seeker answers SEEK_DATA and SEEK_HOLE on files that somebody has open for writing. The kernel does not write its
+// dirty pages back before it asks (seen with Linux 6.18), so a file just written would look empty, and a copy of it by
+// its holes would be. The way to have them written is to invalidate the file's cache; that call waits for our own
+// answers to the writes, so it has a thread of its own, which serves nothing else.
+class Seeker {
+ public:
+  Seeker(Volume& volume, fuse_session* session);
+  ~Seeker();
+  Seeker(const Seeker&) = delete;
+  Seeker& operator=(const Seeker&) = delete;
+
+  struct Question {
+    fuse_req_t req;
+    fuse_ino_t ino;
+    std::uint64_t offset;
+    int whence;
+    FileHandle* file;  // open until the answer: the kernel waits with the file in hand
+  };
+  void ask(const Question& question);
+
+ private:
+  void answer_all();
+  Volume& volume_;
+  fuse_session* const session_;
+  std::mutex mutex_;  // guards what follows
+  std::condition_variable wake_;
+  std::deque<Question> questions_;
+  bool stopping_ = false;
+  std::thread thread_;
+};
 
 // Server is what every request is given (the userdata of the session).
 struct Server {
   Volume* volume = nullptr;
   // A tree that changes behind the mount: no writeback cache, nothing trusted without asking.
   bool shared = false;
-  fuse_session* session = nullptr;
+  std::unique_ptr<Seeker> seeker;
 };
 
 // operations gives the table of requests that are answered. Locks of files are not among them: the kernel keeps them by
