@@ -33,8 +33,7 @@ Result<int> run(const Options& o) {
   ECFS_LET(NewDirectory dir, NewDirectory::make(o.lower, 0700));
   if (!o.no_recovery) ECFS_TRY(check_recovery_options(o.recovery));
 
-  NewVolume volume;
-  ECFS_LET(volume, begin_volume(o.volume));
+  ECFS_LET(NewVolume volume, begin_volume(o.volume, dir.fd()));
   if (!o.no_password) {
     ECFS_LET(const Secret passphrase, choose_passphrase(o.passphrase, "New passphrase: ", o.allow_weak));
     ECFS_LET(const wrap::Argon2Cost cost, choose_cost(o.cost));

@@ -68,8 +68,9 @@ int run(const std::vector<std::string>& args) {
       "Begin with:      ecfs setup-private      an encrypted ~/Private that opens at login\n"
       "or with:         ecfs init DIRECTORY     any encrypted directory\n"
       "Each command has --help and a man page, as in `man ecfs-mount`.");
-  std::vector<Command> commands = {add_mount_private(app), add_umount_private(app), add_status(app),
-                                   add_init(app),          add_mount(app),          add_umount(app)};
+  std::vector<Command> commands = {add_setup_private(app), add_mount_private(app), add_umount_private(app),
+                                   add_status(app),        add_init(app),          add_mount(app),
+                                   add_umount(app)};
   for (Command& command : add_key(app)) commands.push_back(std::move(command));
   commands.push_back(add_recover_private(app));
   try {

@@ -235,6 +235,7 @@ Status place_note(int mountpoint_dir, const std::string& name, const std::string
       ".\n\nTo open it:   ecfs mount-private " + name +
       "\n\nIt opens by itself when you log in with your password. With a lost password, use the recovery key:\n"
       "give it where the command above asks for the passphrase, or see `man ecfs-recover-private`.\n";
+  if (fchmod(mountpoint_dir, 0700) != 0) return system_error(errno, "set the mode of the mountpoint");
   ECFS_TRY(replace_file(mountpoint_dir, std::string(wrap::kPlaceholderName), as_bytes(text), 0400));
   if (fchmod(mountpoint_dir, 0500) != 0) return system_error(errno, "set the mode of the mountpoint");
   return {};

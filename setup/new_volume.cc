@@ -19,28 +19,6 @@ namespace {
 const std::map<std::string, std::uint8_t> kBlockShifts = {
     {"4k", 12}, {"8k", 13}, {"16k", 14}, {"32k", 15}, {"64k", 16}};
 
-Result<std::vector<std::string>> entries_of(int dir) {
-  const int copy = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (copy < 0) return system_error(errno, "read a directory");
-  const Owned<DIR, closedir> stream(fdopendir(copy));
-  if (!stream) {
-    const int err = errno;
-    close(copy);
-    return system_error(err, "read a directory");
-  }
-  std::vector<std::string> names;
-  for (;;) {
-    errno = 0;
-    const dirent* entry = readdir(stream.get());
-    if (entry == nullptr) {
-      if (errno != 0) return system_error(errno, "read a directory");
-      return names;
-    }
-    const std::string_view name = entry->d_name;
-    if (name != "." && name != "..") names.emplace_back(name);
-  }
-}
-
 std::pair<std::string, std::string> split_path(const std::string& absolute) {
   const std::size_t slash = absolute.rfind('/');
   return {slash == 0 ? "/" : absolute.substr(0, slash), absolute.substr(slash + 1)};
@@ -60,14 +38,14 @@ void add_volume_options(CLI::App& app, VolumeOptions& options) {
       ->check(CLI::IsMember({"auto", "aes-256-gcm", "chacha20-poly1305"}))
       ->capture_default_str();
   app.add_option("--longest-name", options.longest_name,
-                 "Longest name the lower filesystem takes, in bytes (64 to 255)")
-      ->check(CLI::Range(64, 255).description(""))
-      ->capture_default_str();
+                 "Longest name the lower filesystem takes, in bytes (64 to 255); default: as it says itself")
+      ->type_name("N")
+      ->check(CLI::Range(64, 255).description(""));
   app.add_flag("--sealed-size", options.sealed_size,
                "Seal the sizes of files, so that a file cut at its end is noticed");
 }
 
-Result<NewVolume> begin_volume(const VolumeOptions& options) {
+Result<NewVolume> begin_volume(const VolumeOptions& options, int lower_dir) {
   NewVolume volume;
   ECFS_TRY(fill_random(volume.header.id));
   volume.header.suite = options.suite == "auto"          ? wrap::preferred_suite()
@@ -76,8 +54,15 @@ Result<NewVolume> begin_volume(const VolumeOptions& options) {
   volume.header.block_shift = kBlockShifts.at(options.block_size);
   volume.header.name_encoding =
       options.name_encoding == "base32hex" ? wrap::NameEncoding::kBase32Hex : wrap::NameEncoding::kBase64Url;
-  volume.header.longest_name =
-      options.longest_name == 255 ? std::uint8_t{0} : static_cast<std::uint8_t>(options.longest_name);
+  unsigned longest = options.longest_name;
+  if (longest == 0) {
+    errno = 0;
+    const long limit = fpathconf(lower_dir, _PC_NAME_MAX);
+    longest = limit < 0 || limit > 255 ? 255 : static_cast<unsigned>(limit);
+  }
+  if (longest < 64)
+    return Error{Code::kUnsupported, 0, "the lower filesystem takes names of 64 bytes at least; this one does not"};
+  volume.header.longest_name = longest == 255 ? std::uint8_t{0} : static_cast<std::uint8_t>(longest);
   if (options.sealed_size) volume.header.incompat |= wrap::kIncompatSealedSize;
   ECFS_LET(volume.key, Secret::random(wrap::kVolumeKeyBytes));
   return volume;
@@ -118,7 +103,7 @@ Result<NewDirectory> NewDirectory::make(const std::string& path, mode_t mode) {
   if (fstat(dir->get(), &st) != 0) return system_error(errno, "stat " + path);
   if (st.st_uid != geteuid()) return Error{Code::kDenied, 0, path + " belongs to another user"};
   if (!made) {
-    ECFS_LET(const std::vector<std::string> names, entries_of(dir->get()));
+    ECFS_LET(const std::vector<std::string> names, list_directory(dir->get()));
     if (!names.empty()) {
       struct stat volume {};
       const bool is_volume = fstatat(dir->get(), wrap::kVolumeFileName, &volume, AT_SYMLINK_NOFOLLOW) == 0;
@@ -144,10 +129,32 @@ NewDirectory::~NewDirectory() {
   }
 }
 
+Result<std::vector<std::string>> list_directory(int dir) {
+  const int copy = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (copy < 0) return system_error(errno, "read a directory");
+  const Owned<DIR, closedir> stream(fdopendir(copy));
+  if (!stream) {
+    const int err = errno;
+    close(copy);
+    return system_error(err, "read a directory");
+  }
+  std::vector<std::string> names;
+  for (;;) {
+    errno = 0;
+    const dirent* entry = readdir(stream.get());
+    if (entry == nullptr) {
+      if (errno != 0) return system_error(errno, "read a directory");
+      return names;
+    }
+    const std::string_view name = entry->d_name;
+    if (name != "." && name != "..") names.emplace_back(name);
+  }
+}
+
 Status remove_contents(int dir) {
   struct stat here {};
   if (fstat(dir, &here) != 0) return system_error(errno, "stat a directory");
-  ECFS_LET(const std::vector<std::string> names, entries_of(dir));
+  ECFS_LET(const std::vector<std::string> names, list_directory(dir));
   for (const std::string& name : names) {
     struct stat st {};
     if (fstatat(dir, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) {

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "wrap/base/fd.h"
 #include "wrap/base/result.h"
@@ -17,7 +18,7 @@ struct VolumeOptions {
   std::string name_encoding = "base64url";
   std::string block_size = "4k";
   std::string suite = "auto";
-  unsigned longest_name = 255;  // bytes
+  unsigned longest_name = 0;  // bytes; 0: what the lower filesystem takes
   bool sealed_size = false;
 };
 // add_volume_options declares --name-encoding, --block-size, --suite, --longest-name, --sealed-size.
@@ -32,7 +33,8 @@ struct NewVolume {
   Status add_password(std::string_view label, const Secret& passphrase, const wrap::Argon2Cost& cost);
   Status add_recovery(std::string_view label, const wrap::RecoveryKey& recovery);
 };
-Result<NewVolume> begin_volume(const VolumeOptions& options);
+// begin_volume draws id and key. Names are as long as the filesystem of `lower_dir` takes them, unless the options say.
+Result<NewVolume> begin_volume(const VolumeOptions& options, int lower_dir);
 
 // NewDirectory is a directory for a volume: made, or found empty. Unless keep() was called it is put back as it was
 // when the object goes, with all that has come into it.
@@ -45,6 +47,7 @@ class NewDirectory {
   ~NewDirectory();
   [[nodiscard]] int fd() const noexcept { return dir_.get(); }
   [[nodiscard]] const std::string& path() const noexcept { return path_; }
+  [[nodiscard]] bool made() const noexcept { return made_; }  // else it was there, empty
   void keep() noexcept { undo_.reset(); }
 
  private:
@@ -56,6 +59,9 @@ class NewDirectory {
   bool made_;
   mode_t mode_before_;
 };
+
+// list_directory gives the names in a directory, without "." and "..".
+Result<std::vector<std::string>> list_directory(int dir);
 
 // remove_contents removes all that is in a directory, never following a symbolic link and never going into another
 // filesystem. remove_tree removes the directory as well.

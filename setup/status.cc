@@ -1,5 +1,7 @@
 // ecfs status: the caller's volumes, what is open, and how their keys are.
-#include <dirent.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -11,7 +13,6 @@
 #include "setup/command.h"
 #include "setup/ui.h"
 #include "setup/volume_ref.h"
-#include "wrap/base/owned.h"
 #include "wrap/keyring.h"
 #include "wrap/mount.h"
 
@@ -49,29 +50,24 @@ std::int64_t start_time(const std::string& proc) {
   return boot + ticks / sysconf(_SC_CLK_TCK);
 }
 
-// The caller's ecfs-mountd, if there is exactly one: nothing in /proc tells which mount a process serves.
-std::optional<Server> only_server() {
-  std::optional<Server> found;
-  const Owned<DIR, closedir> proc(opendir("/proc"));
-  while (proc) {
-    const dirent* entry = readdir(proc.get());
-    if (entry == nullptr) break;
-    if (entry->d_name[0] < '1' || entry->d_name[0] > '9') continue;
-    const std::string dir = std::string("/proc/") + entry->d_name;
-    // The directory of a process that may not be traced belongs to root: the owner stands in its status.
-    std::ifstream status(dir + "/status");
-    std::string line;
-    bool ours = false;
-    bool server = false;
-    while (std::getline(status, line)) {
-      if (line == "Name:\tecfs-mountd") server = true;
-      if (line.starts_with("Uid:\t")) ours = std::strtoul(line.c_str() + 5, nullptr, 10) == geteuid();
-    }
-    if (!ours || !server) continue;
-    if (found) return {};
-    found = Server{static_cast<pid_t>(std::strtol(entry->d_name, nullptr, 10)), start_time(dir)};
+// The process that serves the lower directory: it holds the lock on it, and the kernel lists locks (proc(5),
+// /proc/locks).
+std::optional<Server> server_of(int lower_dir) {
+  struct stat st {};
+  if (fstat(lower_dir, &st) != 0) return {};
+  const std::string wanted = fmt::format("{:02x}:{:02x}:{}", major(st.st_dev), minor(st.st_dev), st.st_ino);
+  std::ifstream locks("/proc/locks");
+  std::string number;
+  std::string type;
+  std::string mode;
+  std::string access;
+  std::string inode;
+  std::string rest;
+  pid_t pid = 0;
+  while (locks >> number >> type >> mode >> access >> pid >> inode && std::getline(locks, rest)) {
+    if (type == "FLOCK" && inode == wanted && pid > 0) return Server{pid, start_time("/proc/" + std::to_string(pid))};
   }
-  return found;
+  return {};
 }
 
 // One profile. What cannot be read is part of the answer, not its end.
@@ -97,7 +93,7 @@ json describe(const std::string& name) {
   if (mount && *mount) {
     entry["state"] = wrap::is_dead(profile.mountpoint) ? "dead" : "open";
     entry["mount_options"] = (*mount)->options;
-    if (const auto server = only_server(); server) {
+    if (const auto server = server_of(volume->lower_dir.get()); server) {
       entry["server"] = {{"pid", server->pid}, {"started", server->started}};
     }
   }

@@ -1,8 +1,6 @@
 #include "setup/volume_ref.h"
 
 #include <fcntl.h>
-#include <poll.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -29,7 +27,7 @@ Result<std::string> real_path(const std::string& path) {
   return std::string(resolved.get());
 }
 
-bool same_directory(int a, int b) {
+bool same_inode(int a, int b) {
   struct stat sa {};
   struct stat sb {};
   return fstat(a, &sa) == 0 && fstat(b, &sb) == 0 && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
@@ -47,7 +45,7 @@ std::optional<wrap::OpenProfile> profile_of(int lower_dir) {
     auto profile = wrap::open_profile(dir->get(), name);
     if (!profile) continue;
     auto lower = open_directory(AT_FDCWD, profile->profile.lower);
-    if (lower && same_directory(lower->get(), lower_dir)) return *std::move(profile);
+    if (lower && same_inode(lower->get(), lower_dir)) return *std::move(profile);
   }
   return {};
 }
@@ -157,17 +155,8 @@ Result<wrap::VolumeStore> open_store(const VolumeRef& volume, bool tell) {
 }
 
 Result<Fd> lock(const VolumeRef& volume) {
-  if (volume.profile) return wrap::lock_volume(volume.profile->dir.get(), kLockWaitMs);
-  // A descriptor of its own: the lock belongs to the open file description, and lower_dir is handed to other programs.
-  ECFS_LET(Fd fd, open_directory(AT_FDCWD, volume.lower_path));
-  for (int waited_ms = 0;; waited_ms += 50) {
-    if (flock(fd.get(), LOCK_EX | LOCK_NB) == 0) return fd;
-    if (errno != EWOULDBLOCK && errno != EINTR) return system_error(errno, "lock " + volume.lower_path);
-    if (waited_ms >= kLockWaitMs) {
-      return Error{Code::kBusy, EBUSY, volume.lower_path + " is being changed by another program"};
-    }
-    poll(nullptr, 0, 50);
-  }
+  if (!volume.profile) return Fd();
+  return wrap::lock_volume(volume.profile->dir.get(), kLockWaitMs);
 }
 
 void print_json(const nlohmann::json& document) {

@@ -39,8 +39,9 @@ Result<VolumeRef> find_volume(const std::string& arg);
 // open_store reads the header. What was wrong with its copies is noted on stderr if `tell`.
 Result<wrap::VolumeStore> open_store(const VolumeRef& volume, bool tell = true);
 
-// lock waits (10 s at most) for the lock that everybody holds who mounts the volume or changes its keys: of the profile
-// where there is one, else of the directory.
+// lock waits (10 s at most) for the lock of the volume's profile, which everybody holds who mounts it or changes its
+// keys. A volume without a profile has none: VolumeStore locks the header itself while it changes it, and the server
+// locks LOWER.
 Result<Fd> lock(const VolumeRef& volume);
 
 // print_json writes one JSON document to stdout; bytes that are not UTF-8 (file names) are replaced.

@@ -1,0 +1,813 @@
+// ecfs setup-private: the wizard that makes a directory which opens at login.
+//
+// Until the last step nothing of the user's is changed, and every failure, also Ctrl-C, takes back all that was made.
+// What a kill leaves behind is found by the next run through a marker file (`setup-unfinished` beside the keys): either
+// the originals are where they were, or the copy is complete, compared and in place.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <climits>
+#include <cstdio>
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "setup/command.h"
+#include "setup/mounting.h"
+#include "setup/move.h"
+#include "setup/new_volume.h"
+#include "setup/ui.h"
+#include "setup/unlock.h"
+#include "setup/volume_ref.h"
+#include "wrap/base/file.h"
+#include "wrap/base/log.h"
+
+namespace ecfs::setup {
+namespace {
+
+constexpr const char* kMarkerName = "setup-unfinished";
+constexpr const char* kStagingName = "setup-mount";
+constexpr std::uint64_t kMaxMarkerBytes = 65536;
+constexpr std::uint64_t kSpareBytes = 16U << 20;
+constexpr std::uint64_t kEntryBytes = 8192;  // what an entry may cost below: a header page and a directory block
+
+struct Options {
+  std::string name{wrap::kDefaultVolumeName};
+  std::string lower;
+  std::string mountpoint;
+  bool no_auto_mount = false;
+  bool no_auto_unmount = false;
+  bool no_recovery = false;
+  bool slots_in_volume = false;
+  bool yes = false;
+  bool move_existing = false;
+  bool no_move = false;
+  bool allow_weak = false;
+  bool json = false;
+  UnlockOptions unlock;  // its source: the login password
+  VolumeOptions volume;
+  CostOptions cost;
+  RecoveryOptions recovery;
+};
+
+// What will be made, found out by checks alone.
+struct Plan {
+  Identity me;
+  wrap::Profile profile;
+  std::string aside;      // where what is in the mountpoint now goes
+  bool has_data = false;  // the mountpoint holds files
+  bool move = false;      // they are moved inside; else they stay in `aside`
+  Survey survey;
+  struct stat original {};  // of the mountpoint with the files
+};
+
+std::string parent_of(const std::string& path) {
+  const std::size_t slash = path.rfind('/');
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+std::string base_of(const std::string& path) { return path.substr(path.rfind('/') + 1); }
+
+std::string size_text(std::uint64_t bytes) {
+  constexpr double kUnit = 1024.0;
+  const auto value = static_cast<double>(bytes);
+  if (value < kUnit * kUnit) return fmt::format("{:.0f} KiB", value / kUnit);
+  if (value < kUnit * kUnit * kUnit) return fmt::format("{:.1f} MiB", value / (kUnit * kUnit));
+  return fmt::format("{:.1f} GiB", value / (kUnit * kUnit * kUnit));
+}
+
+// Undo runs what it was told, in reverse, unless it is told to forget.
+class Undo {
+ public:
+  Undo() = default;
+  Undo(const Undo&) = delete;
+  Undo& operator=(const Undo&) = delete;
+  ~Undo() {
+    for (auto step = steps_.rbegin(); step != steps_.rend(); ++step) (*step)();
+  }
+  void add(std::function<void()> step) { steps_.push_back(std::move(step)); }
+  void forget() noexcept { steps_.clear(); }
+
+ private:
+  std::vector<std::function<void()>> steps_;
+};
+
+// ---- the marker
+
+struct Marker {
+  std::string lower;
+  std::uint64_t lower_dev = 0;
+  std::uint64_t lower_ino = 0;  // 0: LOWER was not made yet
+  bool lower_made = false;      // by us; else it was there, empty
+  std::string mountpoint;
+  std::string aside;
+  std::uint64_t original_dev = 0;
+  std::uint64_t original_ino = 0;  // 0: there were no files to move or set aside
+  bool move = false;
+};
+
+Status write_marker(int dir, const Marker& m) {
+  const nlohmann::json text = {{"lower", m.lower},
+                               {"lower_dev", m.lower_dev},
+                               {"lower_ino", m.lower_ino},
+                               {"lower_made", m.lower_made},
+                               {"mountpoint", m.mountpoint},
+                               {"aside", m.aside},
+                               {"original_dev", m.original_dev},
+                               {"original_ino", m.original_ino},
+                               {"move", m.move}};
+  return replace_file(dir, kMarkerName,
+                      as_bytes(text.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n"), 0600);
+}
+
+Result<Marker> read_marker(int dir) {
+  ECFS_LET(const Bytes bytes, read_file(dir, kMarkerName, kMaxMarkerBytes, geteuid()));
+  const nlohmann::json text = nlohmann::json::parse(bytes.begin(), bytes.end(), nullptr, false);
+  const auto number = [&](const char* name, std::uint64_t& out) {
+    const auto at = text.find(name);
+    if (at == text.end() || !at->is_number_unsigned()) return false;
+    out = at->get<std::uint64_t>();
+    return true;
+  };
+  const auto word = [&](const char* name, std::string& out) {
+    const auto at = text.find(name);
+    if (at == text.end() || !at->is_string()) return false;
+    out = at->get<std::string>();
+    return true;
+  };
+  const auto flag = [&](const char* name, bool& out) {
+    const auto at = text.find(name);
+    if (at == text.end() || !at->is_boolean()) return false;
+    out = at->get<bool>();
+    return true;
+  };
+  Marker m;
+  if (!text.is_object() || !word("lower", m.lower) || !number("lower_dev", m.lower_dev) ||
+      !number("lower_ino", m.lower_ino) || !flag("lower_made", m.lower_made) || !word("mountpoint", m.mountpoint) ||
+      !word("aside", m.aside) || !number("original_dev", m.original_dev) || !number("original_ino", m.original_ino) ||
+      !flag("move", m.move)) {
+    return Error{Code::kCorrupt, 0, std::string(kMarkerName) + " is damaged"};
+  }
+  return m;
+}
+
+bool lstat_ok(const std::string& path) {
+  struct stat st {};
+  return lstat(path.c_str(), &st) == 0;
+}
+
+bool is_inode(const std::string& path, std::uint64_t dev, std::uint64_t ino) {
+  struct stat st {};
+  return ino != 0 && lstat(path.c_str(), &st) == 0 && st.st_dev == dev && st.st_ino == ino;
+}
+
+// ---- the volume, mounted where only we look
+
+class Staging {
+ public:
+  static Result<Staging> mount(const VolumeRef& volume, const Secret& key) {
+    const std::string path = volume_dir(volume) + "/" + kStagingName;
+    ECFS_LET(Fd below, make_directory(volume.profile->dir.get(), kStagingName, 0700));
+    ECFS_LET(wrap::VolumeStore store, open_store(volume, false));
+    ECFS_LET(Secret copy, key.clone());
+    ECFS_TRY(store.unlock_with_key(std::move(copy)));
+    MountJob job;
+    job.volume = &volume;
+    const Mountpoint at{path, std::move(below)};
+    ECFS_LET(Child server, mount_volume(job, store, key, at));
+    Staging staging(path, server);
+    ECFS_LET(staging.root_, open_directory(AT_FDCWD, path));
+    return staging;
+  }
+  Staging(Staging&& other) noexcept
+      : path_(std::exchange(other.path_, "")), server_(other.server_), root_(std::move(other.root_)) {}
+  Staging& operator=(Staging&&) = delete;
+  ~Staging() {
+    if (path_.empty()) return;
+    root_.reset();
+    if (!wrap::unmount(path_, false)) (void)wrap::unmount(path_, true);
+    (void)server_.wait(kEndMs);
+  }
+
+  [[nodiscard]] int root() const noexcept { return root_.get(); }
+
+  // end unmounts and waits until everything is in the lower directory.
+  Status end() {
+    root_.reset();
+    Status done;
+    for (int waited_ms = 0;; waited_ms += 100) {
+      done = wrap::unmount(path_, false);
+      // A program that looks into every new mount for a moment (an indexer) is waited for.
+      if (done || done.error().code != Code::kBusy || waited_ms >= 5000) break;
+      poll(nullptr, 0, 100);
+    }
+    if (!done) return done;
+    path_.clear();
+    ECFS_LET(const int status, server_.wait(kEndMs));
+    if (status != 0) return Error{Code::kIo, 0, "ecfs-mountd reported a failure at the unmount"};
+    return {};
+  }
+
+  static std::string volume_dir(const VolumeRef& volume);
+
+ private:
+  static constexpr int kEndMs = 60000;
+  Staging(std::string path, const Child& server) : path_(std::move(path)), server_(server) {}
+  std::string path_;
+  Child server_;
+  Fd root_;
+};
+
+// Where ~/.ecfs/NAME is, by its descriptor: it may be below /home/.ecfs instead.
+std::string Staging::volume_dir(const VolumeRef& volume) {
+  std::array<char, PATH_MAX> path{};
+  const std::string link = "/proc/self/fd/" + std::to_string(volume.profile->dir.get());
+  const ssize_t n = readlink(link.c_str(), path.data(), path.size());
+  return n > 0 ? std::string(path.data(), static_cast<std::size_t>(n)) : std::string();
+}
+
+// Writes a file through the mount, mounts anew, reads it back and removes it.
+Status prove_mount(const VolumeRef& volume, const Secret& key) {
+  constexpr const char* kName = "ecfs-setup-proof";
+  ECFS_LET(const Secret content, Secret::random(10000));
+  {
+    ECFS_LET(Staging staging, Staging::mount(volume, key));
+    const Fd fd(openat(staging.root(), kName, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+    if (!fd) return system_error(errno, "make a file in the new volume");
+    ECFS_TRY(write_all(fd.get(), content.reveal()));
+    ECFS_TRY(sync_fd(fd.get(), "the proof file"));
+    ECFS_TRY(staging.end());
+  }
+  ECFS_LET(Staging staging, Staging::mount(volume, key));
+  ECFS_LET(const Bytes read, read_file(staging.root(), kName, content.size()));
+  if (!std::equal(read.begin(), read.end(), content.reveal().begin(), content.reveal().end())) {
+    return Error{Code::kCorrupt, 0, "a file in the new volume did not read back as it was written"};
+  }
+  if (unlinkat(staging.root(), kName, 0) != 0) return system_error(errno, "remove the proof file");
+  return staging.end();
+}
+
+// ---- checks
+
+Result<std::vector<std::string>> users_entries(int dir) {
+  ECFS_LET(std::vector<std::string> names, list_directory(dir));
+  names.erase(std::remove(names.begin(), names.end(), std::string(wrap::kPlaceholderName)), names.end());
+  return names;
+}
+
+Status check_existing(const Options& o, const Plan& plan, int profiles_dir) {
+  if (profiles_dir >= 0) {
+    auto dir = open_directory(profiles_dir, o.name);
+    if (dir) {
+      const std::vector<std::string> names = list_directory(dir->get()).value_or(std::vector<std::string>());
+      if (std::find(names.begin(), names.end(), "profile.json") != names.end()) {
+        return Error{
+            Code::kBusy, EEXIST,
+            "you have a volume '" + o.name + "' already (see `ecfs status`); another one needs another --name"};
+      }
+      if (std::any_of(names.begin(), names.end(), [](const std::string& name) { return name != "lock"; })) {
+        return Error{
+            Code::kBusy, EEXIST,
+            "~/.ecfs/" + o.name + " is there already, without a profile that could be read; move it away first"};
+      }
+    }
+  }
+  struct stat st {};
+  const std::string ecryptfs = plan.me.home + "/.ecryptfs";
+  if (lstat(ecryptfs.c_str(), &st) == 0) {
+    if (plan.profile.lower == plan.me.home + "/.Private" || plan.profile.mountpoint == plan.me.home + "/Private") {
+      return Error{Code::kBusy, EEXIST,
+                   "this home has an eCryptfs Private directory (" + ecryptfs +
+                       "); it stays as it is. For a second, new one give --name, as in --name Vault"};
+    }
+    note("the eCryptfs Private directory of this home stays as it is");
+  }
+  return {};
+}
+
+// Is the home itself in an encrypted filesystem? Worth knowing, not wrong.
+void tell_encrypted_home(const Plan& plan) {
+  auto all = wrap::mounts();
+  if (!all) return;
+  const wrap::MountEntry* holder = nullptr;
+  for (const wrap::MountEntry& mount : *all) {
+    const bool around =
+        mount.mountpoint == "/" || plan.me.home == mount.mountpoint || plan.me.home.starts_with(mount.mountpoint + "/");
+    if (around && (holder == nullptr || mount.mountpoint.size() >= holder->mountpoint.size())) holder = &mount;
+  }
+  if (holder == nullptr) return;
+  for (const char* type : {"ecryptfs", "fuse.ecfs", "fuse.gocryptfs", "fuse.encfs", "fuse.cryfs", "fuse.securefs"}) {
+    if (holder->fstype == type)
+      note("your home is encrypted already (" + holder->fstype + "); this adds a second layer");
+  }
+}
+
+// The mountpoint as it is now: missing, empty, or with files that have to go somewhere.
+Status check_place(Plan& plan, const Options& o) {
+  const std::string& path = plan.profile.mountpoint;
+  ECFS_LET(const std::optional<wrap::MountEntry> mounted, wrap::mount_at(path));
+  if (mounted) {
+    return Error{Code::kBusy, EBUSY,
+                 "something (" + mounted->fstype + ") is mounted at " + path + "; unmount it first"};
+  }
+  struct stat& st = plan.original;
+  if (lstat(path.c_str(), &st) != 0) {
+    if (errno == ENOENT) return {};
+    return system_error(errno, path);
+  }
+  if (S_ISLNK(st.st_mode))
+    return Error{Code::kInvalid, ELOOP, path + " is a symbolic link; remove it, or choose another --mountpoint"};
+  if (!S_ISDIR(st.st_mode))
+    return Error{Code::kInvalid, ENOTDIR, path + " is not a directory; choose another --mountpoint"};
+  if (st.st_uid != plan.me.uid) return Error{Code::kDenied, 0, path + " belongs to another user"};
+  ECFS_LET(const Fd dir, open_directory(AT_FDCWD, path));
+  ECFS_LET(const std::vector<std::string> names, users_entries(dir.get()));
+  plan.has_data = !names.empty();
+  if (!plan.has_data) return {};
+
+  plan.aside = path + ".unencrypted";
+  struct stat other {};
+  if (lstat(plan.aside.c_str(), &other) == 0) {
+    return Error{Code::kBusy, EEXIST,
+                 plan.aside + " exists, which is where the files of " + path + " would be put; move it away first"};
+  }
+  plan.move = o.move_existing;
+  if (!o.move_existing && !o.no_move) {
+    if (!interactive()) {
+      return Error{
+          Code::kInvalid, ENOTEMPTY,
+          path + " holds files: say --move-existing to move them inside, or --no-move to leave them, unencrypted, in " +
+              plan.aside};
+    }
+    ECFS_LET(plan.move, ask_yes(printable(path) + " holds files. Move them inside, so that they are encrypted?", true));
+  }
+  const std::vector<wrap::Holder> users = wrap::holders_of({path, "", "", "", 0, 0});
+  if (!users.empty()) {
+    return Error{Code::kBusy, EBUSY, "files in " + path + " are in use: close " + programs_text(users)};
+  }
+  if (!plan.move) return {};
+  ECFS_LET(plan.survey, survey_tree(dir.get(), plan.me.uid));
+  if (!plan.survey.obstacles.empty()) {
+    note("the files in " + path + " cannot be moved as they are:");
+    for (const std::string& sentence : plan.survey.obstacles) note_more(sentence);
+    return Error{Code::kInvalid, 0, "nothing was changed; clear this up, or say --no-move"};
+  }
+  return {};
+}
+
+Status check_space(const Plan& plan) {
+  struct statvfs fs {};
+  const std::string where = parent_of(plan.profile.lower);
+  if (statvfs(where.c_str(), &fs) != 0) return system_error(errno, where);
+  const std::uint64_t free_bytes = static_cast<std::uint64_t>(fs.f_bavail) * fs.f_frsize;
+  std::uint64_t need = kSpareBytes;
+  if (plan.move) need += plan.survey.data_bytes + plan.survey.data_bytes / 32 + plan.survey.num_entries * kEntryBytes;
+  if (free_bytes < need) {
+    return Error{Code::kNoSpace, ENOSPC,
+                 where + " has " + size_text(free_bytes) + " of free space, and " + size_text(need) + " are needed" +
+                     (plan.move ? ": files are removed only after all of them are copied and compared" : "")};
+  }
+  return {};
+}
+
+Result<Plan> make_plan(const Options& o) {
+  Plan plan;
+  ECFS_LET(plan.me, caller());
+  if (plan.me.uid == 0) {
+    return Error{Code::kInvalid, 0,
+                 "run this as the user whose files are to be encrypted, not as root (for any other directory there is "
+                 "`ecfs init`)"};
+  }
+  if (!wrap::valid_profile_name(o.name))
+    return Error{Code::kInvalid, 0, "'" + o.name + "' cannot be the name of a volume"};
+  plan.profile.name = o.name;
+  ECFS_LET(plan.profile.lower, absolute_path(o.lower.empty() ? plan.me.home + "/." + o.name : o.lower));
+  ECFS_LET(plan.profile.mountpoint, absolute_path(o.mountpoint.empty() ? plan.me.home + "/" + o.name : o.mountpoint));
+  plan.profile.auto_mount = !o.no_auto_mount;
+  plan.profile.auto_unmount = !o.no_auto_unmount;
+  plan.profile.slots_in_volume = o.slots_in_volume;
+  ECFS_TRY(wrap::build_profile(plan.profile));  // can these paths be written down at all?
+  const std::string lower = plan.profile.lower + "/";
+  const std::string mountpoint = plan.profile.mountpoint + "/";
+  if (lower.starts_with(mountpoint) || mountpoint.starts_with(lower)) {
+    return Error{Code::kInvalid, 0, "the encrypted directory and the mountpoint must not be inside one another"};
+  }
+  return plan;
+}
+
+// ---- making it
+
+struct Keys {
+  Secret passphrase;
+  std::optional<wrap::RecoveryKey> recovery;
+};
+
+Status prove_keys(const VolumeRef& volume, const Secret& key, const Keys& keys) {
+  const auto same = [&](const wrap::Unlocked& opened) -> Status {
+    if (opened.key.equals(key)) return {};
+    return Error{Code::kIo, 0, "the new volume's keys do not belong together"};
+  };
+  ECFS_LET(wrap::VolumeStore by_passphrase, open_store(volume, false));
+  ECFS_LET(const wrap::Unlocked first, by_passphrase.unlock_with_passphrase(keys.passphrase));
+  ECFS_TRY(same(first));
+  if (!keys.recovery) return {};
+  ECFS_LET(wrap::VolumeStore by_recovery, open_store(volume, false));
+  ECFS_LET(const wrap::Unlocked second, by_recovery.unlock_with_recovery(*keys.recovery));
+  ECFS_TRY(same(second));
+  // And from LOWER alone, as it would come back from a backup.
+  VolumeRef alone;
+  alone.lower_path = volume.lower_path;
+  ECFS_LET(alone.lower_dir, open_directory(AT_FDCWD, volume.lower_path));
+  ECFS_LET(wrap::VolumeStore copy, open_store(alone, false));
+  ECFS_LET(const wrap::Unlocked third, copy.unlock_with_recovery(*keys.recovery));
+  return same(third);
+}
+
+void warn_about_lower(int dir, const std::string& path) {
+  if (fsetxattr(dir, "user.ecfs-test", "1", 1, 0) != 0 && (errno == EOPNOTSUPP || errno == ENOSYS)) {
+    warn("the filesystem of " + path + " holds no extended attributes: files in this volume will have none");
+  }
+  (void)fremovexattr(dir, "user.ecfs-test");
+}
+
+// The time by the clock of the filesystem that `dir` is on: status times are compared with it.
+Result<timespec> filesystem_time(const VolumeRef& volume, const Plan& plan) {
+  struct stat st {};
+  if (fstat(volume.profile->dir.get(), &st) != 0) return system_error(errno, "stat");
+  if (st.st_dev != plan.original.st_dev) return timespec{0, 0};  // another clock: compare everything again
+  const Fd probe(openat(volume.profile->dir.get(), ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600));
+  if (!probe || fstat(probe.get(), &st) != 0) return timespec{0, 0};
+  return st.st_ctim;
+}
+
+// Copies, unmounts, mounts anew and compares what comes from the disk. Gives the moment before the comparison.
+Result<timespec> copy_inside(const VolumeRef& volume, const Secret& key, const Plan& plan) {
+  ECFS_LET(const Fd originals, open_directory(AT_FDCWD, plan.profile.mountpoint));
+  {
+    ECFS_LET(Staging staging, Staging::mount(volume, key));
+    {
+      Progress progress("Copying  ", plan.survey.data_bytes);
+      if (auto done = copy_tree(originals.get(), staging.root(), progress); !done) {
+        return with_context(std::move(done).error(), "copy the files of " + plan.profile.mountpoint);
+      }
+    }
+    if (syncfs(staging.root()) != 0) return system_error(errno, "bring the copy to the disk");
+    ECFS_TRY(staging.end());
+  }
+  if (syncfs(volume.lower_dir.get()) != 0) return system_error(errno, "bring the copy to the disk");
+  ECFS_LET(Staging staging, Staging::mount(volume, key));
+  ECFS_LET(const timespec before, filesystem_time(volume, plan));
+  Progress progress("Comparing", plan.survey.data_bytes);
+  ECFS_TRY(compare_trees(originals.get(), staging.root(), progress));
+  ECFS_TRY(staging.end());
+  return before;
+}
+
+// Puts the new mountpoint in the place of the old directory, in one step where the filesystem can.
+Status put_in_place(const Plan& plan) {
+  const std::string& path = plan.profile.mountpoint;
+  ECFS_LET(const Fd above, open_directory(AT_FDCWD, parent_of(path)));
+  const std::string name = base_of(path);
+  if (!plan.has_data) {
+    ECFS_LET(const Fd dir, make_directory(above.get(), name, 0700));
+    if (auto noted = place_note(dir.get(), plan.profile.name, plan.profile.lower); !noted) {
+      unlinkat(dir.get(), std::string(wrap::kPlaceholderName).c_str(), 0);
+      if (plan.original.st_ino != 0) {
+        (void)fchmod(dir.get(), plan.original.st_mode & 07777);
+      } else {
+        unlinkat(above.get(), name.c_str(), AT_REMOVEDIR);
+      }
+      return noted;
+    }
+    return sync_directory(above.get());
+  }
+  const std::string aside = base_of(plan.aside);
+  if (mkdirat(above.get(), aside.c_str(), 0700) != 0) return system_error(errno, "make " + plan.aside);
+  Undo undo;
+  undo.add([&] { (void)remove_tree(above.get(), aside); });
+  {
+    ECFS_LET(const Fd dir, open_directory(above.get(), aside));
+    ECFS_TRY(place_note(dir.get(), plan.profile.name, plan.profile.lower));
+  }
+  if (!is_inode(path, plan.original.st_dev, plan.original.st_ino)) {
+    return Error{Code::kBusy, 0, path + " was exchanged by another program"};
+  }
+  if (renameat2(above.get(), name.c_str(), above.get(), aside.c_str(), RENAME_EXCHANGE) != 0) {
+    if (errno != EINVAL && errno != ENOSYS) return system_error(errno, "put the mountpoint in place of " + path);
+    const std::string fresh = aside + ".new";
+    if (renameat(above.get(), aside.c_str(), above.get(), fresh.c_str()) != 0)
+      return system_error(errno, "rename " + plan.aside);
+    undo.forget();
+    undo.add([&above, fresh] { (void)remove_tree(above.get(), fresh); });
+    if (renameat(above.get(), name.c_str(), above.get(), aside.c_str()) != 0)
+      return system_error(errno, "rename " + path);
+    if (renameat(above.get(), fresh.c_str(), above.get(), name.c_str()) != 0) {
+      const Error error = system_error(errno, "put the mountpoint at " + path);
+      (void)renameat(above.get(), aside.c_str(), above.get(), name.c_str());
+      return error;
+    }
+  }
+  undo.forget();
+  return sync_directory(above.get());
+}
+
+// Removes the originals that the volume holds. Gives the number of those that stay.
+Result<std::uint64_t> remove_originals(const VolumeRef& volume, const Secret& key, const std::string& aside,
+                                       timespec compared_at) {
+  const std::vector<wrap::Holder> users = wrap::holders_of({aside, "", "", "", 0, 0});
+  if (!users.empty()) {
+    return Error{Code::kBusy, EBUSY,
+                 "the originals, now in " + aside + ", are in use by " + programs_text(users) +
+                     " and were not removed. Close these programs and run `ecfs setup-private` again"};
+  }
+  ECFS_LET(const Fd originals, open_directory(AT_FDCWD, aside));
+  ECFS_LET(Staging staging, Staging::mount(volume, key));
+  ECFS_LET(const Removal removal, remove_copied(originals.get(), staging.root(), compared_at));
+  ECFS_TRY(staging.end());
+  for (const std::string& sentence : removal.kept) warn("stays in " + aside + ": " + sentence);
+  if (removal.num_kept == 0) (void)rmdir(aside.c_str());
+  return removal.num_kept;
+}
+
+void end_marker(const VolumeRef& volume) {
+  unlinkat(volume.profile->dir.get(), kStagingName, AT_REMOVEDIR);
+  unlinkat(volume.profile->dir.get(), kMarkerName, 0);
+  (void)sync_directory(volume.profile->dir.get());
+}
+
+void explain(const Plan& plan, bool no_recovery) {
+  say("This makes a directory whose files are stored encrypted, and which opens when you log in:");
+  say("  files        " + plan.profile.mountpoint + "   (visible while it is open)");
+  say("  encrypted    " + plan.profile.lower + "   (back this one up)");
+  say("  keys         your login password" + std::string(no_recovery ? "" : ", and a recovery key to write down"));
+  if (plan.move) {
+    say(fmt::format("What {} holds now ({} entries, {}) is moved inside: copied, compared, and then removed.",
+                    plan.profile.mountpoint, plan.survey.num_entries, size_text(plan.survey.data_bytes)));
+  } else if (plan.has_data) {
+    say("What " + plan.profile.mountpoint + " holds now stays unencrypted, in " + plan.aside + ".");
+  }
+}
+
+void print_end(const Plan& plan, const Options& o) {
+  const std::string suffix = o.name == wrap::kDefaultVolumeName ? "" : " " + o.name;
+  say("");
+  say("Done. " + plan.profile.mountpoint +
+      (plan.profile.auto_mount ? " opens at your next login." : " is opened by hand."));
+  say("  by hand      ecfs mount-private" + suffix + "      ecfs umount-private" + suffix);
+  say("  encrypted    " + plan.profile.lower);
+  if (!o.no_recovery) {
+    say("Keep the recovery key safe: without it and without your password nobody can get the files back.");
+    say("With it and a copy of " + plan.profile.lower + ":   ecfs recover-private");
+  }
+  if (plan.move) {
+    say("What the moved files took up on the disk before can still be read there until it is written over (on an SSD "
+        "or a");
+    say("journaling filesystem nothing can force that).");
+  } else if (plan.has_data) {
+    say("Your former files are in " + plan.aside + ", unencrypted.");
+  }
+}
+
+// Takes back what a killed run left behind before anything of the user's was touched.
+Status clear_remains(int profiles_dir, const std::string& name, const Fd& dir, const Marker& marker) {
+  VolumeRef remains;
+  remains.profile.emplace();
+  remains.profile->dir.reset(fcntl(dir.get(), F_DUPFD_CLOEXEC, 0));
+  const std::string staging = Staging::volume_dir(remains) + "/" + kStagingName;
+  ECFS_LET(const std::optional<wrap::MountEntry> mounted, wrap::ecfs_mount_at(staging));
+  if (mounted) ECFS_TRY(wrap::unmount(staging, true));
+  if (is_inode(marker.lower, marker.lower_dev, marker.lower_ino)) {
+    ECFS_TRY(check_not_mounted(marker.lower));
+    ECFS_LET(const Fd lower, open_directory(AT_FDCWD, marker.lower));
+    // The server of a mount just detached may still put something down.
+    Status cleared;
+    for (int i = 0; i < 20; ++i) {
+      cleared = remove_contents(lower.get());
+      if (cleared && (!marker.lower_made || rmdir(marker.lower.c_str()) == 0)) break;
+      poll(nullptr, 0, 100);
+    }
+    ECFS_TRY(cleared);
+  }
+  // The new mountpoint, made but not yet put in place: it holds our note alone, so nothing of the user's can go with
+  // it.
+  for (const std::string& fresh : {marker.aside, marker.aside + ".new"}) {
+    if (marker.aside.empty()) break;
+    auto left = open_directory(AT_FDCWD, fresh);
+    if (!left || !users_entries(left->get()).value_or(std::vector<std::string>{"?"}).empty()) continue;
+    (void)fchmod(left->get(), 0700);
+    unlinkat(left->get(), std::string(wrap::kPlaceholderName).c_str(), 0);
+    (void)rmdir(fresh.c_str());
+  }
+  return remove_tree(profiles_dir, name);
+}
+
+// What a killed run left: cleared away (false: start anew), or brought to its end (true).
+Result<bool> resume(const Options& o, const Plan& plan, int profiles_dir) {
+  auto dir = open_directory(profiles_dir, o.name);
+  if (!dir) return false;
+  auto marker = read_marker(dir->get());
+  if (!marker) {
+    if (marker.error().code == Code::kNotFound) return false;
+    return with_context(std::move(marker).error(), "~/.ecfs/" + o.name);
+  }
+  auto held = wrap::lock_volume(dir->get(), 0);
+  if (!held) {
+    if (held.error().code != Code::kBusy) return std::move(held).error();
+    return Error{Code::kBusy, EBUSY, "another `ecfs setup-private` is at work on " + o.name};
+  }
+  const bool moved = is_inode(marker->aside, marker->original_dev, marker->original_ino);
+  auto volume = find_profile(o.name);
+  const bool placed =
+      volume && (marker->original_ino == 0 ? lstat_ok(marker->mountpoint)
+                                           : !is_inode(marker->mountpoint, marker->original_dev, marker->original_ino));
+  if (!placed) {
+    note("an earlier setup of " + o.name +
+         " was interrupted; your files were not touched. Clearing up and starting anew.");
+    ECFS_TRY(clear_remains(profiles_dir, o.name, *dir, *marker));
+    return false;
+  }
+  if (marker->original_ino == 0 || !lstat_ok(marker->mountpoint)) {
+    ECFS_LET(const Fd mountpoint, make_directory(AT_FDCWD, marker->mountpoint, 0700));
+    ECFS_TRY(place_note(mountpoint.get(), o.name, marker->lower));
+  }
+  if (moved && marker->move) {
+    note("an earlier setup of " + o.name +
+         " was interrupted while it removed the originals. All files are in the volume;");
+    note_more("what is left of the originals, in " + marker->aside + ", is compared with it and removed.");
+    ECFS_LET(wrap::VolumeStore store, open_store(*volume));
+    ECFS_LET(const wrap::Unlocked unlocked, unlock(store, o.unlock, o.name, Token::kTry));
+    ECFS_LET(const std::uint64_t kept, remove_originals(*volume, unlocked.key, marker->aside, {0, 0}));
+    if (kept > 0)
+      warn(std::to_string(kept) + " originals differ from what the volume holds and stay in " + marker->aside);
+  }
+  end_marker(*volume);
+  say(o.name + " is set up (" + plan.profile.mountpoint + ").");
+  return true;
+}
+
+// `placed` becomes true once the volume is complete and in place: what fails then takes nothing back.
+Result<int> make(const Options& o, Plan& plan, bool& placed) {
+  Keys keys;
+  if (!o.unlock.source.given())
+    note("the passphrase must be the password that you log in with: it opens the directory then");
+  ECFS_LET(keys.passphrase, choose_passphrase(o.unlock.source, "Your login password: ", o.allow_weak));
+  ECFS_LET(const wrap::Argon2Cost cost, choose_cost(o.cost));
+
+  // From here on things are made; `undo` and the owners below take them back, last made first.
+  const bool first = !wrap::open_profiles_dir(plan.me);
+  ECFS_LET(const Fd profiles_dir, wrap::make_profiles_dir(plan.me));
+  Undo undo;
+  if (first) undo.add([&] { (void)rmdir((plan.me.home + "/.ecfs").c_str()); });
+  if (mkdirat(profiles_dir.get(), o.name.c_str(), 0700) != 0 && errno != EEXIST) {
+    return system_error(errno, "make the directory of the keys, ~/.ecfs/" + o.name);
+  }
+  undo.add([&] { (void)remove_tree(profiles_dir.get(), o.name); });
+  VolumeRef volume;
+  volume.lower_path = plan.profile.lower;
+  volume.profile.emplace();
+  volume.profile->profile = plan.profile;
+  ECFS_LET(volume.profile->dir, open_directory(profiles_dir.get(), o.name));
+  ECFS_LET(const Fd held, wrap::lock_volume(volume.profile->dir.get(), 0));
+  Marker marker;
+  marker.lower = plan.profile.lower;
+  marker.mountpoint = plan.profile.mountpoint;
+  marker.aside = plan.aside;
+  marker.move = plan.move;
+  if (plan.has_data) {
+    marker.original_dev = plan.original.st_dev;
+    marker.original_ino = plan.original.st_ino;
+  }
+  ECFS_TRY(write_marker(volume.profile->dir.get(), marker));
+
+  ECFS_LET(NewDirectory lower, NewDirectory::make(plan.profile.lower, 0700));
+  struct stat st {};
+  if (fstat(lower.fd(), &st) != 0) return system_error(errno, "stat " + plan.profile.lower);
+  marker.lower_dev = st.st_dev;
+  marker.lower_ino = st.st_ino;
+  marker.lower_made = lower.made();
+  ECFS_TRY(write_marker(volume.profile->dir.get(), marker));
+  ECFS_LET(volume.lower_dir, open_directory(AT_FDCWD, plan.profile.lower));
+  warn_about_lower(volume.lower_dir.get(), plan.profile.lower);
+
+  ECFS_LET(NewVolume fresh, begin_volume(o.volume, volume.lower_dir.get()));
+  ECFS_TRY(fresh.add_password("login", keys.passphrase, cost));
+  if (!o.no_recovery) {
+    ECFS_LET(wrap::RecoveryKey recovery, make_recovery_key(o.recovery, o.name));
+    ECFS_TRY(fresh.add_recovery("", recovery));
+    keys.recovery.emplace(std::move(recovery));
+    if (!o.recovery.file.empty()) undo.add([&] { unlink(o.recovery.file.c_str()); });
+  }
+  ECFS_TRY(check_signals());
+  plan.profile.volume_id = volume.profile->profile.volume_id = fresh.header.id;
+  ECFS_TRY(wrap::VolumeStore::create(volume.places(), fresh.header, std::move(fresh.area), fresh.key));
+  ECFS_TRY(prove_keys(volume, fresh.key, keys));
+  ECFS_TRY(check_signals());
+  ECFS_TRY(prove_mount(volume, fresh.key));
+  timespec compared_at{};
+  if (plan.move) {
+    ECFS_LET(compared_at, copy_inside(volume, fresh.key, plan));
+  }
+  ECFS_TRY(check_signals());
+  ECFS_TRY(wrap::save_profile(volume.profile->dir.get(), plan.profile));
+  ECFS_TRY(put_in_place(plan));
+  undo.forget();
+  lower.keep();
+  placed = true;
+
+  std::uint64_t kept = 0;
+  if (plan.move) {
+    ECFS_LET(kept, remove_originals(volume, fresh.key, plan.aside, compared_at));
+  }
+  end_marker(volume);
+  if (o.json) {
+    auto store = open_store(volume, false);
+    print_json({{"name", o.name},
+                {"lower", plan.profile.lower},
+                {"mountpoint", plan.profile.mountpoint},
+                {"volume_id", to_hex(plan.profile.volume_id)},
+                {"moved", plan.move},
+                {"originals_kept", kept},
+                {"slots", store ? slots_json(store->area()) : nlohmann::json::array()}});
+  } else {
+    print_end(plan, o);
+  }
+  return kept == 0 ? 0 : 1;
+}
+
+Result<int> run(const Options& o) {
+  const SignalGuard guard;
+  ECFS_LET(Plan plan, make_plan(o));
+  ECFS_TRY(check_fuse());
+  {
+    auto profiles_dir = wrap::open_profiles_dir(plan.me);
+    if (!profiles_dir && profiles_dir.error().code != Code::kNotFound) return std::move(profiles_dir).error();
+    if (profiles_dir) {
+      ECFS_LET(const bool finished, resume(o, plan, profiles_dir->get()));
+      if (finished) return 0;
+    }
+    ECFS_TRY(check_existing(o, plan, profiles_dir ? profiles_dir->get() : -1));
+  }
+  {  // made, looked at, and taken back at once: can LOWER be made there?
+    ECFS_TRY(NewDirectory::make(plan.profile.lower, 0700));
+  }
+  ECFS_TRY(check_place(plan, o));
+  ECFS_TRY(check_space(plan));
+  if (!o.no_recovery) ECFS_TRY(check_recovery_options(o.recovery));
+  tell_encrypted_home(plan);
+  if (!o.json) explain(plan, o.no_recovery);
+  if (!o.yes) {
+    ECFS_LET(const bool go_on, ask_yes("Go on?", true));
+    if (!go_on) return Error{Code::kInvalid, 0, "nothing was changed"};
+  }
+  bool placed = false;
+  auto done = make(o, plan, placed);
+  if (!done && caught_signal() != 0) {
+    done.error().what = placed
+                            ? "interrupted while the originals in " + plan.aside +
+                                  " were removed. All files are in the volume; run `ecfs setup-private` again to finish"
+                            : "interrupted. All that was made is removed again; your files are as they were";
+  } else if (!done && !placed) {
+    done.error().what += ". All that was made is removed again; your files are as they were";
+  }
+  return done;
+}
+
+}  // namespace
+
+Command add_setup_private(CLI::App& parent) {
+  auto o = std::make_shared<Options>();
+  CLI::App* app = parent.add_subcommand("setup-private", "Make an encrypted directory that opens when you log in");
+  app->add_option("--name", o->name, "Name of the volume")->capture_default_str();
+  app->add_option("--lower", o->lower, "Directory for the encrypted files; default: ~/.NAME")->type_name("DIR");
+  app->add_option("--mountpoint", o->mountpoint, "Where the files are seen; default: ~/NAME")->type_name("DIR");
+  app->add_flag("--no-auto-mount", o->no_auto_mount, "Do not open it at login");
+  app->add_flag("--no-auto-unmount", o->no_auto_unmount, "Do not lock it at the last logout");
+  app->add_flag("--slots-in-volume", o->slots_in_volume,
+                "Keep the password slot in the encrypted directory, too: a backup then opens with the password, and a "
+                "weak password exposes the backup");
+  app->add_flag("--yes", o->yes, "Do not ask whether to go on");
+  auto* move = app->add_flag("--move-existing", o->move_existing, "Move what the mountpoint holds now inside");
+  app->add_flag("--no-move", o->no_move, "Leave it, unencrypted, beside the mountpoint")->excludes(move);
+  add_secret_options(*app, o->unlock.source, "the login password");
+  app->add_flag("--allow-weak-passphrase", o->allow_weak, "Take a weak password without asking");
+  app->add_flag("--no-recovery", o->no_recovery, "No recovery key: with the password lost, all is lost");
+  add_recovery_options(*app, o->recovery);
+  add_cost_options(*app, o->cost);
+  add_volume_options(*app, o->volume);
+  app->add_flag("--json", o->json, "Describe the new volume as JSON");
+  app->footer(
+      "Examples:\n"
+      "  ecfs setup-private\n"
+      "  ecfs setup-private --yes --move-existing --recovery-key-file key.txt --passphrase-fd 0 < password\n"
+      "  ecfs setup-private --name Work --lower /data/alice/work.enc --mountpoint ~/Work");
+  return {app, [o] { return run(*o); }};
+}
+
+}  // namespace ecfs::setup
