@@ -239,10 +239,11 @@ Status prove_mount(const VolumeRef& volume, const Secret& key) {
   ECFS_LET(const Secret content, Secret::random(10000));
   {
     ECFS_LET(Staging staging, Staging::mount(volume, key));
-    const Fd fd(openat(staging.root(), kName, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+    Fd fd(openat(staging.root(), kName, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
     if (!fd) return system_error(errno, "make a file in the new volume");
     ECFS_TRY(write_all(fd.get(), content.reveal()));
     ECFS_TRY(sync_fd(fd.get(), "the proof file"));
+    fd.reset();
     ECFS_TRY(staging.end());
   }
   ECFS_LET(Staging staging, Staging::mount(volume, key));
@@ -393,7 +394,8 @@ Result<Plan> make_plan(const Options& o) {
   plan.profile.auto_mount = !o.no_auto_mount;
   plan.profile.auto_unmount = !o.no_auto_unmount;
   plan.profile.slots_in_volume = o.slots_in_volume;
-  ECFS_TRY(wrap::build_profile(plan.profile));  // can these paths be written down at all?
+  ECFS_TRY(fill_random(plan.profile.volume_id));  // stands in for the one to come
+  ECFS_TRY(wrap::build_profile(plan.profile));    // can these paths be written down at all?
   const std::string lower = plan.profile.lower + "/";
   const std::string mountpoint = plan.profile.mountpoint + "/";
   if (lower.starts_with(mountpoint) || mountpoint.starts_with(lower)) {
