@@ -72,6 +72,21 @@ Status check_only_placeholders(int mountpoint, const std::string& path) {
   return {};
 }
 
+// Where LOWER's disk is not there, its mountpoint is, empty: opening that would show an empty volume and invite the
+// user to write beside the real one. A volume that only lost its header has files, and is repaired.
+Status check_not_empty(int lower, const std::string& path) {
+  Fd fd(openat(lower, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const Owned<DIR, closedir> stream(fd ? fdopendir(fd.get()) : nullptr);
+  if (!stream) return system_error(errno, "read the encrypted directory " + path);
+  (void)fd.release();
+  while (const dirent* entry = readdir(stream.get())) {
+    const std::string_view name = entry->d_name;
+    if (name != "." && name != ".." && name != "lost+found") return {};
+  }
+  return Error{Code::kUnavailable, ENOENT,
+               "the encrypted directory " + path + " is empty, as if its disk were not there"};
+}
+
 bool no_password_fits(const Error& error) { return error.code == Code::kWrongKey || error.code == Code::kNotFound; }
 
 wrap::VolumeStore::Places places_of(const wrap::OpenProfile& open, int lower_dir) {
@@ -155,6 +170,7 @@ Result<Reply> open_as_user(const Identity& who, const std::string& name, const S
   auto lower = open_directory(AT_FDCWD, profile.lower);
   if (!lower) return with_context(std::move(lower).error(), "the encrypted directory");
   ECFS_TRY(check_lower(lower->get(), who.uid));
+  ECFS_TRY(check_not_empty(lower->get(), profile.lower));
   ECFS_LET(wrap::VolumeStore store, wrap::VolumeStore::open(places_of(open, lower->get())));
   opened.notes = store.notes();
 

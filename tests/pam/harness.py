@@ -79,7 +79,7 @@ def make_machine():
         for file in pathlib.Path(path).iterdir():
             if file.name in ("pam_ecfs.so", "ecfs-login", "ecfs-mountd", "pam_driver", "make_volume", "ecfs") and file.is_file():
                 shutil.copy(file, PROGRAMS / file.name)
-    for name in ("pam_ecfs.so", "ecfs-login", "ecfs-mountd", "pam_driver", "make_volume"):
+    for name in ("pam_ecfs.so", "ecfs-login", "ecfs-mountd", "pam_driver", "make_volume", "ecfs"):
         if not (PROGRAMS / name).exists():
             print("missing:", name)
             sys.exit(1)
@@ -91,7 +91,7 @@ def make_machine():
     write_service(SERVICE)
 
 
-NUM_PROGRAMS = 3  # build directories on the command line: of the tests' programs, of pam, of fs/fuse
+NUM_PROGRAMS = 4  # build directories on the command line: of the tests' programs, of pam, of ecfs-mountd, of ecfs
 
 
 def write_service(name, module_options="", only_ours=False, password_hash="sha512"):

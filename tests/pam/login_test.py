@@ -201,19 +201,23 @@ pam.pam_end(h, 0)
 
     def test_users_without_ecfs_notice_nothing(self):
         user = self.user()
+        session = self.open(user)
+        self.assertEqual(session.info + session.errors, [])
+        self.assertEqual(session.questions, ["Password: "])
+        self.assert_no_trace(user)
+        session.logout()
+        self.assertEqual([l for l in LOG if "ecfs-login" in l], [])
+        pathlib.Path("/etc/pam.d/ecfs-test-time").write_text(
+            f"session required pam_permit.so\nsession optional {harness.MODULE} helper={harness.HELPER}\n")
         times = []
-        for _ in range(5):
-            session = self.session(user)
-            self.assertEqual(session.login("first-password"), PAM_SUCCESS)
+        for _ in range(15):
+            session = self.session(user, "ecfs-test-time")
+            self.assertEqual(session.do("open_session"), PAM_SUCCESS)
             times.append(session.seconds)
-            self.assertEqual(session.info + session.errors, [])
-            self.assertEqual(session.questions, ["Password: "])
-            self.assert_no_trace(user)
             session.logout()
-        print(f"\n  without ecfs: open_session takes {sorted(times)[2] * 1000:.1f} ms")
+        print(f"\n  without ecfs: open_session takes {min(times) * 1000:.1f} ms, median {sorted(times)[7] * 1000:.1f} ms")
         if not os.environ.get("ECFS_SANITIZED"):
-            self.assertLess(sorted(times)[2], 0.06)  # pam_unix and pam_keyinit are in it too, on a busy machine
-        self.assertEqual([l for l in LOG if "ecfs" in l and user + ":" in l], [])
+            self.assertLess(min(times), 0.02)
 
     def test_root_and_nobody_are_left_alone(self):
         for user in ("root", "nobody"):
@@ -261,6 +265,67 @@ pam.pam_end(h, 0)
         pathlib.Path(f"/home/{user}/Private/README.txt").write_text("how to open")
         self.assertEqual(self.session(user).login("first-password"), PAM_SUCCESS)
         self.assert_open(user)
+
+    def test_an_empty_lower_directory_is_not_opened(self):
+        # its disk is not there
+        user = self.user()
+        self.volume(user)
+        lower = f"/home/{user}/.Private"
+        os.rename(lower, lower + "-disk")
+        os.mkdir(lower, 0o700)
+        os.chown(lower, self.uid(user), -1)
+        session = self.open(user)
+        self.assertEqual(self.mounts(user), [])
+        self.assertIn(f"the encrypted directory {lower} is empty, as if its disk were not there", session.info[0])
+        self.assertEqual(os.listdir(lower), [])
+
+    def test_a_lower_header_that_was_lost_is_made_again(self):
+        user = self.user()
+        self.volume(user)
+        session = self.open(user)
+        session.run("echo kept > ~/Private/kept")
+        session.logout()
+        self.assert_locked_soon(user)
+        header = pathlib.Path(f"/home/{user}/.Private/.ecfs-volume")
+        for file in header.parent.glob(".ecfs-volume*"):
+            file.unlink()
+        session = self.open(user)
+        self.assertEqual(session.info, [f"ecfs: Private: the header {header} is missing; the other copy was used"])
+        self.assertEqual(session.run("cat ~/Private/kept"), (0, "kept"))
+        self.assertTrue(header.is_file())
+
+    def test_what_the_user_mounted_by_hand_is_locked_too(self):
+        user = self.user()
+        self.volume(user)
+        session = self.session(user)
+        self.assertEqual(session.do("open_session"), PAM_SUCCESS)  # with an ssh key
+        self.assertEqual(self.mounts(user), [])
+        by_hand = f"echo first-password | ECFS_LIBEXEC={harness.PROGRAMS} {harness.PROGRAMS}/ecfs mount-private --passphrase-fd 0 2>&1"
+        status, text = session.run(by_hand)
+        self.assertEqual(status, 0, text)
+        self.assert_open(user)
+        second = self.open(user)  # finds it open
+        self.assertEqual(second.info, [])
+        self.assert_open(user)
+        self.assertEqual(second.run("echo h > ~/Private/h && cat ~/Private/h"), (0, "h"))
+        second.logout()
+        self.assert_open(user)
+        session.logout()
+        self.assert_locked_soon(user)
+
+    def test_mounting_again_by_hand_in_a_session_needs_no_password(self):
+        user = self.user()
+        self.volume(user)
+        session = self.open(user)
+        tool = f"ECFS_LIBEXEC={harness.PROGRAMS} {harness.PROGRAMS}/ecfs"
+        status, text = session.run(f"{tool} umount-private 2>&1")
+        self.assertEqual(status, 0, text)
+        self.assertEqual(self.mounts(user), [])
+        status, text = session.run(f"{tool} mount-private </dev/null 2>&1")
+        self.assertEqual(status, 0, text)
+        self.assert_open(user)
+        session.logout()
+        self.assert_locked_soon(user)
 
     def test_a_link_on_the_way_to_the_mountpoint_is_no_obstacle(self):
         # /home may be a link to another disk
@@ -361,7 +426,7 @@ pam.pam_end(h, 0)
         session = self.session(user, "ecfs-test-broken")
         self.assertEqual(session.login("first-password"), PAM_SUCCESS)
         self.assertEqual(session.info, [])
-        self.assertTrue(any("/nonexistent/ecfs-login" in l for l in LOG), LOG)
+        self.wait_until(lambda: any("/nonexistent/ecfs-login" in l for l in LOG), "it stands in the log")
 
     def test_the_session_process_killed_while_opening(self):
         user = self.user()

@@ -3,6 +3,7 @@
 // [--memory-kib N]
 //        make_volume USER --mark [--name N]     prints "stale" or "fresh"
 //        make_volume USER --tries [--name N]    prints for each passphrase on stdin (one a line) "opens" or "refused"
+//        make_volume USER --rewrap [--name N]   `ecfs key change`: from the first to the second line of stdin
 // The passphrase is the first line of stdin. Prints the recovery key.
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -33,6 +34,7 @@ struct Wish {
   bool auto_unmount = true;
   bool mark = false;
   bool tries = false;
+  bool rewrap = false;
   std::uint32_t memory_kib = wrap::kFloorMemoryKib;
 };
 
@@ -89,6 +91,15 @@ Status look(const Wish& wish, const Identity& who) {
   places.profile_dir = open.dir.get();
   places.pinned = open.profile.volume_id;
   ECFS_LET(wrap::VolumeStore store, wrap::VolumeStore::open(places));
+  if (wish.rewrap) {
+    ECFS_LET(const Secret old_passphrase, read_secret_line(STDIN_FILENO));
+    ECFS_LET(const Secret new_passphrase, read_secret_line(STDIN_FILENO));
+    ECFS_LET(const wrap::Unlocked unlocked, store.unlock_with_passphrase(old_passphrase));
+    ECFS_LET(wrap::Slot slot, wrap::make_password_slot(store.header().id, store.area().unused_id(), "login",
+                                                       unlocked.key, new_passphrase, {wrap::kFloorMemoryKib, 2, 1}));
+    ECFS_TRY(store.replace_slot(unlocked.key, unlocked.slot_id, std::move(slot)));
+    return wrap::set_stale_mark(open.dir.get(), false);
+  }
   for (;;) {
     const auto passphrase = read_secret_line(STDIN_FILENO);
     if (!passphrase) break;
@@ -113,6 +124,8 @@ int main(int argc, char** argv) {
       wish.auto_unmount = false;
     } else if (option == "--mark") {
       wish.mark = true;
+    } else if (option == "--rewrap") {
+      wish.rewrap = true;
     } else if (option == "--tries") {
       wish.tries = true;
     } else if (option == "--name") {
@@ -132,7 +145,7 @@ int main(int argc, char** argv) {
   if (wish.lower.empty()) wish.lower = who->home + "/." + wish.name;
   if (wish.mountpoint.empty()) wish.mountpoint = who->home + "/" + wish.name;
   Status done = become(*who);
-  if (done) done = wish.mark || wish.tries ? look(wish, *who) : make(wish, *who);
+  if (done) done = wish.mark || wish.tries || wish.rewrap ? look(wish, *who) : make(wish, *who);
   if (done) return 0;
   std::cerr << "make_volume: " << done.error().what << std::endl;
   return 1;
