@@ -50,8 +50,8 @@ bool exists(int dir, const std::string& name) {
   return fstatat(dir, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT;
 }
 
-// Gives a new file the owner of the one it replaces or, made by root, of its directory: a header that root wrote in
-// somebody's place must not be one that its owner can no longer read.
+// Gives a new file the owner of the present header `name` or, made by root, of its directory: a header that root wrote
+// in somebody's place must not be one that its owner can no longer read.
 Status give_owner(int fd, int dir, const std::string& name) {
   struct stat mine {};
   struct stat wanted {};
@@ -72,10 +72,11 @@ Status give_owner(int fd, int dir, const std::string& name) {
 // A file written under a temporary name, waiting to be renamed.
 class Staged {
  public:
-  static Result<Staged> write(int dir, const std::string& name, ByteView bytes) {
+  // write stages `bytes` for `name`, with the owner that the header `like` has.
+  static Result<Staged> write(int dir, const std::string& name, const std::string& like, ByteView bytes) {
     Staged staged(dir, name);
     const std::string temporary = temporary_of(name);
-    const Fd fd(openat(dir, temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, kMode));
+    Fd fd(openat(dir, temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, kMode));
     if (!fd) {
       const int err = errno;
       staged.dir_ = -1;  // not ours to remove
@@ -85,16 +86,22 @@ class Staged {
     if (fchmod(fd.get(), kMode) != 0 && errno != EPERM && errno != EOPNOTSUPP) {
       return system_error(errno, "set the mode of " + shown(dir, temporary));
     }
-    ECFS_TRY(give_owner(fd.get(), dir, name));
+    ECFS_TRY(give_owner(fd.get(), dir, like));
     if (auto done = write_all(fd.get(), bytes); !done) {
       return with_context(std::move(done).error(), shown(dir, temporary));
     }
     ECFS_TRY(sync_fd(fd.get(), shown(dir, temporary)));
+    // Who opens the new header to change it waits until this change is over, as with the old one (lock_header).
+    (void)flock(fd.get(), LOCK_EX | LOCK_NB);
+    staged.fd_ = std::move(fd);
     return staged;
   }
 
   Staged(Staged&& other) noexcept
-      : dir_(std::exchange(other.dir_, -1)), committed_in_(other.committed_in_), name_(std::move(other.name_)) {}
+      : dir_(std::exchange(other.dir_, -1)),
+        committed_in_(other.committed_in_),
+        name_(std::move(other.name_)),
+        fd_(std::move(other.fd_)) {}
   Staged& operator=(Staged&&) = delete;
   Staged(const Staged&) = delete;
   Staged& operator=(const Staged&) = delete;
@@ -130,6 +137,7 @@ class Staged {
   int dir_;  // -1: nothing to remove any more
   int committed_in_ = -1;
   std::string name_;
+  Fd fd_;
 };
 
 // Keeps two programs from changing one volume at once where there is no profile with a lock.
@@ -469,11 +477,11 @@ Status VolumeStore::write(const Secret& volume_key, const SlotArea& area, bool f
     Staged::discard(u.dir, u.name + ".bak");
     Staged::discard(u.dir, u.name);
     if (u.write_previous) {
-      ECFS_LET(Staged one, Staged::write(u.dir, u.name + ".bak", u.previous));
+      ECFS_LET(Staged one, Staged::write(u.dir, u.name + ".bak", u.name, u.previous));
       staged.push_back(std::move(one));
     }
     if (u.write_bytes) {
-      ECFS_LET(Staged one, Staged::write(u.dir, u.name, u.bytes));
+      ECFS_LET(Staged one, Staged::write(u.dir, u.name, u.name, u.bytes));
       staged.push_back(std::move(one));
     }
   }
