@@ -141,9 +141,9 @@ void Volume::let_go(const InodeRef& inode, const std::shared_ptr<OpenFile>& open
       if (Status finished = keeping_mtime(*open, [&] { return open->contents->finish(); }); done) {
         done = std::move(finished);
       }
-      if (!open->lost_write) {
-        if (const Result<std::uint64_t> found = open->contents->size()) size = *found;
-      }
+      if (const Result<std::uint64_t> found = open->contents->size()) size = *found;
+      // The kernel may believe in bytes that never arrived; it learns the size with a new nodeid.
+      if (open->lost_write && !options_.shared) table_.retire(*inode);
       st = stat_at(open->file.fd(), "");
     }
     const std::lock_guard inode_lock(inode->mutex);

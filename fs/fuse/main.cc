@@ -8,6 +8,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -131,9 +132,16 @@ std::string one_line(std::string text) {
   return printable(text);
 }
 
+// has_no_server says whether nobody answers for the mount any more. Asked with statvfs(3), which the kernel always
+// passes on; attributes it may still have for a second.
+bool has_no_server(const std::string& mountpoint) {
+  struct statvfs st {};
+  return statvfs(mountpoint.c_str(), &st) != 0 && (errno == ENOTCONN || errno == ECONNABORTED);
+}
+
 // check_can_mount finds the ordinary reasons why a mount will not work, each with what to do.
 Status check_can_mount(const std::string& mountpoint) {
-  if (wrap::is_dead(mountpoint)) {
+  if (has_no_server(mountpoint)) {
     // Left by a server that died where no supervisor was left either.
     Status cleared = wrap::unmount(mountpoint, true);
     if (!cleared) {
@@ -395,7 +403,7 @@ int supervise(pid_t server, Fd from_server, const sigset_t& signals) {
   }
   read_mountpoint(from_server, mountpoint);
   // A server that is gone and a mount that is not: whoever looks at it gets ENOTCONN until it is detached.
-  if (!mountpoint.empty() && is_our_mount(mountpoint) && wrap::is_dead(mountpoint)) {
+  if (!mountpoint.empty() && is_our_mount(mountpoint) && has_no_server(mountpoint)) {
     const Status detached = wrap::unmount(mountpoint, true);
     const std::string how = WIFSIGNALED(status) ? "was ended by signal " + std::to_string(WTERMSIG(status))
                                                 : "ended with status " + std::to_string(WEXITSTATUS(status));

@@ -172,11 +172,11 @@ TEST_F(VolumeTest, AKnownInodeCostsLittleMemory) {
   auto table = std::make_unique<InodeTable>();
   const InodeRef root = table->make_root({1, 1, 1}, {});
   const std::string name(kNameBytes, 'n');
-  const struct mallinfo2 before = mallinfo2();
+  [[maybe_unused]] const struct mallinfo2 before = mallinfo2();
   for (std::size_t i = 2; i < kInodes + 2; ++i) {
     table->add_lookup(table->obtain({1, i, 1}, S_IFREG, {root, name, {}, false}).first);
   }
-  const struct mallinfo2 after = mallinfo2();
+  [[maybe_unused]] const struct mallinfo2 after = mallinfo2();
   EXPECT_EQ(table->size(), kInodes + 1);
 #ifndef ECFS_SANITIZED
   const std::size_t each = (after.uordblks + after.hblkhd - before.uordblks - before.hblkhd) / kInodes;

@@ -1,0 +1,231 @@
+"""What the mount tests share: a temporary volume, mounted for real.
+
+Environment (set by CMake): MOUNT_NATIVE, the program that mounts. A script is run as
+    test_x.py [--user NAME] [--options OPTIONS] [unittest arguments]
+With --user, root becomes that user first. What cannot run here is skipped aloud with exit status 77.
+"""
+
+import argparse
+import ctypes
+import errno
+import os
+import pwd
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+MOUNT_NATIVE = os.environ.get("MOUNT_NATIVE", "mount_native")
+OPTIONS = []
+
+
+def skip_all(why):
+    print("SKIPPED:", why)
+    sys.exit(77)
+
+
+def own_mount_namespace():
+    """Nobody else's namespace then holds a copy of our mounts, which would keep their servers alive, and what a test
+    leaves mounted goes with the test."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(0x00020000) == 0:  # CLONE_NEWNS
+        libc.mount(b"none", b"/", None, (1 << 14) | (1 << 18), None)  # MS_REC | MS_PRIVATE
+
+
+def main(needs_root=False):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--user")
+    parser.add_argument("--options")
+    args, rest = parser.parse_known_args()
+    if os.geteuid() == 0 and os.path.exists("/dev/fuse") and stat.S_IMODE(os.stat("/dev/fuse").st_mode) != 0o666:
+        os.chmod("/dev/fuse", 0o666)  # as udev does where there is one
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        skip_all("/dev/fuse cannot be used here")
+    if needs_root and os.geteuid() != 0:
+        skip_all("needs root")
+    if os.geteuid() == 0:
+        own_mount_namespace()
+    if args.user:
+        if os.geteuid() != 0:
+            if pwd.getpwuid(os.geteuid()).pw_name != args.user:
+                skip_all("needs root to become " + args.user)
+        else:
+            who = pwd.getpwnam(args.user)
+            os.initgroups(args.user, who.pw_gid)
+            os.setgid(who.pw_gid)
+            os.setuid(who.pw_uid)
+        os.environ["HOME"] = "/"
+        if not os.access(MOUNT_NATIVE, os.X_OK):
+            skip_all("the user %s cannot run %s" % (args.user, MOUNT_NATIVE))
+    elif not needs_root and os.geteuid() != 0:
+        skip_all("the variant for root")
+    if args.options:
+        OPTIONS.append(args.options)
+    unittest.main(argv=[sys.argv[0]] + rest, verbosity=2)
+
+
+def wait_for(what, seconds=10.0):
+    """Waits until what() is true; gives whether it became so."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if what():
+            return True
+        time.sleep(0.02)
+    return bool(what())
+
+
+def is_mounted(path):
+    with open("/proc/self/mountinfo") as f:
+        return any(line.split()[4] == path for line in f)
+
+
+def alive(pid):
+    try:
+        with open("/proc/%d/stat" % pid) as f:
+            return f.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def children_of(pid):
+    out = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open("/proc/%s/stat" % entry) as f:
+                    if int(f.read().rsplit(")", 1)[1].split()[1]) == pid:
+                        out.append(int(entry))
+            except OSError:
+                pass
+    return out
+
+
+class Volume:
+    """A lower directory and a mountpoint. Use as a context manager or call close()."""
+
+    def __init__(self, lower=None, options=None, arguments=()):
+        self.base = tempfile.mkdtemp(prefix="ecfs-mount-")
+        os.chmod(self.base, 0o755)
+        self.lower = lower or os.path.join(self.base, "lower")
+        self.mnt = os.path.join(self.base, "mnt")
+        os.makedirs(self.lower, exist_ok=True)
+        os.mkdir(self.mnt)
+        self.options = OPTIONS if options is None else options
+        self.arguments = list(arguments)
+        self.supervisor = 0
+
+    def __enter__(self):
+        self.mount()
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def command(self, *more):
+        out = [MOUNT_NATIVE, self.lower, self.mnt] + self.arguments + list(more)
+        for option in self.options:
+            out += ["-o", option]
+        return out
+
+    def try_mount(self, **kwargs):
+        return subprocess.run(self.command(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=90,
+                              **kwargs)
+
+    def mount(self, **kwargs):
+        done = self.try_mount(**kwargs)
+        if done.returncode != 0:
+            raise RuntimeError("mount failed: " + done.stderr)
+        self.supervisor = int(done.stdout)
+        return self
+
+    @property
+    def server(self):
+        found = children_of(self.supervisor)
+        return found[0] if found else 0
+
+    def unmount(self):
+        """Unmounts, and waits for the server's end, so that the lower directory can be used."""
+        for _ in range(100):
+            if not is_mounted(self.mnt):
+                break
+            tool = ["umount", self.mnt] if os.geteuid() == 0 else ["fusermount3", "-u", self.mnt]
+            if subprocess.run(tool, stderr=subprocess.DEVNULL).returncode == 0:
+                break
+            time.sleep(0.05)
+        if not wait_for(lambda: not alive(self.supervisor), 20):
+            raise RuntimeError("the server did not end")
+
+    def remount(self):
+        self.unmount()
+        self.mount()
+
+    def close(self):
+        try:
+            self.unmount()
+        finally:
+            if is_mounted(self.mnt):
+                subprocess.run(["fusermount3", "-u", "-z", self.mnt])
+            shutil.rmtree(self.base, ignore_errors=True)
+
+    def path(self, *names):
+        return os.path.join(self.mnt, *names)
+
+
+class MountTest(unittest.TestCase):
+    """One volume for all tests of a class, a directory in it for each."""
+
+    volume_arguments = ()
+
+    @classmethod
+    def setUpClass(cls):
+        cls.v = Volume(arguments=cls.volume_arguments).mount()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.v.close()
+
+    def setUp(self):
+        os.umask(0o022)
+        self.dir = self.v.path(self.id().rsplit(".", 1)[1])
+        os.mkdir(self.dir)
+
+    def p(self, *names):
+        return os.path.join(self.dir, *names)
+
+    def assertErrno(self, number, call, *args, **kwargs):
+        with self.assertRaises(OSError) as caught:
+            call(*args, **kwargs)
+        self.assertEqual(errno.errorcode.get(caught.exception.errno), errno.errorcode.get(number))
+
+
+def write(path, data):
+    with open(path, "wb") as f:
+        f.write(data)
+
+
+def read(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def in_child(work):
+    """Runs work() in a child; gives its exit status: what it returns, or 99 for an exception."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        code = 99
+        try:
+            code = work() or 0
+        except BaseException as e:  # the child must not go on into the test runner
+            print("child:", repr(e), file=sys.stderr)
+        os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def kill(pid, number=signal.SIGKILL):
+    if pid > 0:
+        os.kill(pid, number)

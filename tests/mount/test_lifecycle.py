@@ -1,0 +1,221 @@
+#!/usr/bin/env python3
+"""How a mount begins and ends, whatever happens to its processes."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+import unittest
+
+from harness import Volume, alive, children_of, is_mounted, kill, main, read, wait_for, write
+
+
+class Lifecycle(unittest.TestCase):
+    def setUp(self):
+        self.v = Volume()
+        self.addCleanup(self.v.close)
+
+    def assertGone(self, supervisor, server):
+        self.assertTrue(wait_for(lambda: not alive(supervisor) and not alive(server)), "processes are left")
+        self.assertFalse(is_mounted(self.v.mnt))
+
+    def test_unmounting_ends_both_processes(self):
+        self.v.mount()
+        pids = self.v.supervisor, self.v.server
+        write(self.v.path("f"), b"x" * 100000)
+        self.v.unmount()
+        self.assertGone(*pids)
+        self.v.mount()
+        self.assertEqual(read(self.v.path("f")), b"x" * 100000)
+
+    def test_a_killed_server_leaves_no_dead_mount(self):
+        self.v.mount()
+        write(self.v.path("f"), b"kept")
+        pids = self.v.supervisor, self.v.server
+        held = os.open(self.v.path("f"), os.O_RDONLY)
+        kill(self.v.server)
+        self.assertTrue(wait_for(lambda: not is_mounted(self.v.mnt), 5))
+        self.assertEqual(os.listdir(self.v.mnt), [])
+        self.assertGone(*pids)
+        with self.assertRaises(OSError):
+            os.close(held)
+        self.v.mount()
+        self.assertEqual(read(self.v.path("f")), b"kept")
+
+    def test_a_mount_over_a_dead_one(self):
+        self.v.mount()
+        write(self.v.path("f"), b"kept")
+        supervisor, server = self.v.supervisor, self.v.server
+        kill(supervisor)
+        kill(server)
+        self.assertTrue(wait_for(lambda: not alive(server)))
+        with self.assertRaises(OSError):
+            os.stat(self.v.mnt)
+        self.v.mount()
+        self.assertEqual(read(self.v.path("f")), b"kept")
+        with open("/proc/self/mountinfo") as f:
+            self.assertEqual(sum(line.split()[4] == self.v.mnt for line in f), 1)
+
+    def test_signals_unmount(self):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            for to_server in (False, True):
+                self.v.mount()
+                write(self.v.path("f"), b"%d" % number * 5000)
+                pids = self.v.supervisor, self.v.server
+                kill(pids[to_server], number)
+                self.assertGone(*pids)
+                self.v.mount()
+                self.assertEqual(read(self.v.path("f")), b"%d" % number * 5000)
+                self.v.unmount()
+
+    def test_a_busy_mount_is_drained(self):
+        self.v.mount()
+        pids = self.v.supervisor, self.v.server
+        fd = os.open(self.v.path("f"), os.O_CREAT | os.O_RDWR, 0o600)
+        os.write(fd, b"before" * 1000)
+        kill(self.v.supervisor, signal.SIGTERM)
+        self.assertTrue(wait_for(lambda: not is_mounted(self.v.mnt), 3))
+        os.write(fd, b"after" * 1000)  # its last user has a while
+        os.close(fd)
+        self.assertGone(*pids)
+        self.v.mount()
+        self.assertEqual(read(self.v.path("f")), b"before" * 1000 + b"after" * 1000)
+
+    def test_a_mount_held_for_ever_ends_all_the_same(self):
+        self.v.mount()
+        pids = self.v.supervisor, self.v.server
+        fd = os.open(self.v.path("f"), os.O_CREAT | os.O_RDWR, 0o600)
+        os.write(fd, b"flushed" * 1000)
+        kill(self.v.supervisor, signal.SIGTERM)
+        self.assertTrue(wait_for(lambda: not alive(pids[0]) and not alive(pids[1]), 12))
+        try:
+            os.close(fd)
+        except OSError:
+            pass  # ENOTCONN: its server has ended
+        self.v.mount()
+        self.assertEqual(read(self.v.path("f")), b"flushed" * 1000)
+
+    def test_one_volume_is_not_mounted_twice(self):
+        self.v.mount()
+        other = Volume(lower=self.v.lower)
+        self.addCleanup(other.close)
+        done = other.try_mount()
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("mounted already", done.stderr)
+        same_place = Volume()
+        self.addCleanup(same_place.close)
+        same_place.mnt, own = self.v.mnt, same_place.mnt
+        done = same_place.try_mount()
+        same_place.mnt = own
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("mounted there already", done.stderr)
+        self.v.unmount()
+        other.mount()
+
+    def test_read_only_mounts_share_a_volume(self):
+        self.v.mount()
+        write(self.v.path("f"), b"x")
+        self.v.unmount()
+        self.v.options = ["ro"]
+        self.v.mount()
+        other = Volume(lower=self.v.lower, options=["ro"])
+        self.addCleanup(other.close)
+        other.mount()
+        self.assertEqual(read(other.path("f")), b"x")
+        with self.assertRaises(OSError):
+            write(other.path("g"), b"")
+
+    def test_failures_say_what_to_do(self):
+        good = self.v.mnt
+        self.v.mnt = good + "/missing"
+        self.assertIn("No such file", self.v.try_mount().stderr)
+        self.v.mnt = self.v.base + "/file"
+        write(self.v.mnt, b"")
+        self.assertIn("no directory", self.v.try_mount().stderr)
+        self.v.mnt = good
+        if os.geteuid() != 0:
+            self.v.options = ["allow_other"]
+            self.assertIn("user_allow_other", self.v.try_mount().stderr)
+            os.mkdir(self.v.base + "/locked", 0o555)
+            self.v.mnt, self.v.options = self.v.base + "/locked", []
+            self.assertIn("fusermount3", self.v.try_mount().stderr)
+            self.v.mnt = good
+        self.v.options = []
+        self.v.mount()
+        self.v.unmount()
+        with open(self.v.lower + "/.ecfs-volume", "r+b") as f:
+            f.seek(20)
+            f.write(b"\xff")
+        self.assertEqual(self.v.try_mount().returncode, 1)
+        self.assertFalse(is_mounted(good))
+
+    def test_a_missing_device_is_explained(self):
+        if os.geteuid() != 0:
+            self.skipTest("needs root")
+        script = 'mount -t tmpfs none /dev && mknod /dev/null c 1 3 && exec "$@"'
+        done = subprocess.run(["unshare", "-m", "sh", "-c", script, "sh"] + self.v.command(), stderr=subprocess.PIPE,
+                              text=True)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("modprobe fuse", done.stderr)
+
+    def test_the_server_has_no_way_to_more_and_leaves_no_core(self):
+        self.v.mount()
+        server = self.v.server
+        with open("/proc/%d/status" % server) as f:
+            self.assertIn("NoNewPrivs:\t1", f.read())
+        for pid in (server, self.v.supervisor):
+            if os.geteuid() == 0:
+                with open("/proc/%d/limits" % pid) as f:
+                    core = [line for line in f if line.startswith("Max core")][0].split()
+                sanitized = b"__asan_init" in read("/proc/%d/exe" % pid) or b"__tsan_init" in read("/proc/%d/exe" % pid)
+                if not sanitized:
+                    self.assertEqual(core[4:6], ["0", "0"])
+                # The key of the tests is 32 times 'Z': nowhere in the command line or the environment.
+                self.assertNotIn(b"ZZZZ", read("/proc/%d/cmdline" % pid) + read("/proc/%d/environ" % pid))
+
+    def test_the_foreground_status_is_the_servers(self):
+        process = subprocess.Popen(self.v.command("--foreground"), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   text=True)
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.stderr.close)
+        supervisor = int(process.stdout.readline())
+        self.assertTrue(is_mounted(self.v.mnt))
+        self.v.supervisor = supervisor
+        kill(self.v.server)
+        self.assertEqual(process.wait(20), 1)
+        said = process.stderr.read()
+        self.assertIn("status 137", said)
+        self.assertIn("signal 9", said)
+
+    def test_many_mounts_with_traffic(self):
+        for i in range(40):
+            self.v.mount()
+            pids = self.v.supervisor, self.v.server
+
+            def traffic():
+                try:
+                    for k in range(1000):
+                        write(self.v.path("t%d" % k), b"x" * 5000)
+                except OSError:
+                    pass
+
+            threads = [threading.Thread(target=traffic) for _ in range(3)]
+            for t in threads:
+                t.start()
+            time.sleep(0.02)
+            kill(self.v.supervisor, signal.SIGTERM)
+            for t in threads:
+                t.join()
+            self.assertTrue(wait_for(lambda: not alive(pids[0]) and not alive(pids[1]), 15), i)
+            # What went on in the unmounted directory.
+            for name in os.listdir(self.v.mnt):
+                os.unlink(self.v.path(name))
+        self.v.mount()
+        for name in os.listdir(self.v.mnt):
+            data = read(self.v.path(name))
+            self.assertEqual(data, b"x" * len(data))
+
+
+if __name__ == "__main__":
+    main()
