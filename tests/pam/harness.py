@@ -33,7 +33,7 @@ def enter(argv):
         need(os.path.exists("/dev/fuse"), "there is no /dev/fuse")
         work = tempfile.mkdtemp(prefix="ecfs-pam-", dir=argv[1])
         os.chmod(work, 0o755)
-        env = {name: os.environ[name] for name in ("ECFS_LONG", "ECFS_SANITIZED", "ASAN_OPTIONS", "UBSAN_OPTIONS") if name in os.environ}
+        env = {name: os.environ[name] for name in ("ECFS_LONG", "ECFS_SANITIZED", "ECFS_TEST_LIBEXEC", "ASAN_OPTIONS", "UBSAN_OPTIONS") if name in os.environ}
         env |= {"ECFS_TEST_NAMESPACE": "1", "ECFS_TEST_WORK": work, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
         command = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc",
                    sys.executable, "-B", os.path.abspath(argv[0])] + argv[1:]

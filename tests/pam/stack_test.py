@@ -41,20 +41,19 @@ class Debian(LoginCase):
     def setUpClass(cls):
         for path in ("/usr/share/pam-configs", "/var/lib/pam", "/usr/libexec"):
             copy = harness.WORK / path.strip("/").replace("/", "-")
-            sh(f"mkdir -p {copy} {path} && cp -a {path}/. {copy}/ && mount --bind {copy} {path}")
+            sh(f"mkdir {copy} && cp -a {path}/. {copy}/ && mount --bind {copy} {path}")
         shutil.copy(SOURCE / "etc/pam-configs/ecfs", "/usr/share/pam-configs/ecfs")
-        security = pathlib.Path(sh("dpkg -L libpam-modules | grep /security$ | head -n 1").strip())
-        security = pathlib.Path("/usr") / str(security).lstrip("/") if not str(security).startswith("/usr") else security
+        security = next(pathlib.Path("/usr/lib").glob("*/security/pam_unix.so")).parent
         copy = harness.WORK / "security"
         sh(f"mkdir {copy} && cp -a {security}/. {copy}/ && mount --bind {copy} {security}")
         shutil.copy(harness.MODULE, security / "pam_ecfs.so")
         # Where the module looks for its helper when nothing is said.
-        helper = re.search(rb"/[ -~]*/ecfs/ecfs-login", harness.MODULE.read_bytes()).group().decode()
-        if not helper.startswith("/usr/libexec/"):
-            sh(f"mkdir -p {harness.WORK}/prefix && mkdir -p /usr/local/libexec && mount --bind {harness.WORK}/prefix /usr/local/libexec")
-        pathlib.Path(helper).parent.mkdir(parents=True, exist_ok=True)
+        helper = pathlib.Path(os.environ.get("ECFS_TEST_LIBEXEC", "/usr/libexec/ecfs"), "ecfs-login")
+        if helper.parents[1] != pathlib.Path("/usr/libexec"):
+            raise unittest.SkipTest(f"built for another prefix than /usr: {helper}")
+        helper.parent.mkdir(exist_ok=True)
         for name in ("ecfs-login", "ecfs-mountd"):
-            shutil.copy(harness.PROGRAMS / name, pathlib.Path(helper).parent / name)
+            shutil.copy(harness.PROGRAMS / name, helper.parent / name)
         pathlib.Path("/etc/pam.d/ecfs-test-debian").write_text(
             "auth optional pam_faildelay.so delay=0\n@include common-auth\n@include common-account\nsession optional pam_keyinit.so force revoke\n"
             "@include common-session\n@include common-password\n")
@@ -140,6 +139,7 @@ class Unprivileged(LoginCase):
         services = harness.WORK / "services"
         services.mkdir()
         (services / "passdb").write_text(f"{user}:first-password:ecfs-test-locker\n")
+        (services / "other").write_text("".join(f"{kind} required pam_deny.so\n" for kind in ("auth", "account", "session", "password")))
         (services / "ecfs-test-locker").write_text("".join(
             f"{kind} required {matrix} passdb={services}/passdb\n{kind} optional {harness.MODULE} helper={harness.HELPER}\n"
             for kind in ("auth", "account", "session")))
