@@ -118,6 +118,12 @@ class NativeContents final : public Contents {
     Entry before{};
     Entry after{};
   };
+  // What makes the file this file. Growing from empty gives it a new one.
+  struct Identity {
+    FileFixed fixed{};
+    FileState state;  // as in the header on disk
+    std::shared_ptr<const FileCipher> cipher;
+  };
   struct Change {
     std::uint64_t offset = 0;
     const std::uint8_t* data = nullptr;  // null: zeros
@@ -131,6 +137,10 @@ class NativeContents final : public Contents {
   [[nodiscard]] std::uint64_t start_of(std::uint64_t block) const noexcept { return block << geo_.block_shift(); }
   [[nodiscard]] std::uint64_t len_of(std::uint64_t block) const noexcept {
     return std::min(block_bytes(), size_ - start_of(block));
+  }
+  // A request of kChunkBytes goes to the lower file as one, wherever it begins; a longer one is cut at block borders.
+  [[nodiscard]] std::uint64_t chunk_at(std::uint64_t offset) const noexcept {
+    return kChunkBytes + block_bytes() - offset % block_bytes();
   }
   [[nodiscard]] std::uint64_t num_blocks() const noexcept {
     return shape_ == Shape::kPaged ? geo_.num_blocks(size_) : 0;
@@ -150,6 +160,7 @@ class NativeContents final : public Contents {
                        MutableByteView bytes);
 
   // Writing. All of these are called with mutex_ held alone.
+  Status cut_leftover();
   Status before_change(std::uint64_t new_size);
   Status draw(MutableByteView out, std::size_t nonces_from);
   Status begin_file(MutableByteView random);
@@ -168,6 +179,7 @@ class NativeContents final : public Contents {
   Status clear_stale_entries();
   Status begin_with_holes();
   Status empty_file();
+  Status stay_empty();
   Status shrink(std::uint64_t new_size);
   Status grow(std::uint64_t new_size);
   Status reserve(std::uint64_t from, std::uint64_t to);
@@ -186,9 +198,7 @@ class NativeContents final : public Contents {
 
   mutable std::shared_mutex mutex_;  // guards all that follows (metas_ has a lock of its own besides)
   Shape shape_ = Shape::kUnreadable;
-  FileFixed fixed_{};
-  FileState state_;  // as in the header on disk
-  std::shared_ptr<const FileCipher> cipher_;
+  Identity id_;
   bool exact_end_ = false;        // sealed, and the size agreed: no shorter last block is believed
   std::uint64_t lower_size_ = 0;  // as it is on disk, leftover included
   std::uint64_t size_ = 0;        // plain
@@ -225,12 +235,12 @@ Status NativeContents::open() {
   if (got != want) return corrupt("the lower file became shorter while it was opened");
   const ByteView bytes = page0->bytes().first(want);
   ECFS_LET(const RawHeader raw, parse_header(bytes, geo_.block_shift()));
-  fixed_ = raw.fixed;
-  ECFS_LET(cipher_, FileCipher::make(volume_->keys, volume_->ciphers, fixed_));
+  id_.fixed = raw.fixed;
+  ECFS_LET(id_.cipher, FileCipher::make(volume_->keys, volume_->ciphers, id_.fixed));
   if (raw.inline_len == 0) return open_paged(raw, page0);
   inline_.resize(raw.inline_len);
-  ECFS_LET(auto opener, cipher_->opener());
-  ECFS_LET(state_, open_header(opener, raw, bytes, inline_));
+  ECFS_LET(auto opener, id_.cipher->opener());
+  ECFS_LET(id_.state, open_header(opener, raw, bytes, inline_));
   shape_ = Shape::kInline;
   size_ = raw.inline_len;
   undone_holes_.emplace();
@@ -239,17 +249,17 @@ Status NativeContents::open() {
 
 Status NativeContents::open_paged(const RawHeader& raw, const MetaRef& page0) {
   {
-    ECFS_LET(auto opener, cipher_->opener());
-    ECFS_LET(state_, open_header(opener, raw, ByteView(page0->bytes()).first(kFileHeaderBytes), {}));
+    ECFS_LET(auto opener, id_.cipher->opener());
+    ECFS_LET(id_.state, open_header(opener, raw, ByteView(page0->bytes()).first(kFileHeaderBytes), {}));
   }
   if (lower_size_ > kFileHeaderBytes && lower_size_ < kPageBytes)
     return corrupt("the lower file is cut inside its first page");
   size_ = geo_.paged_plain_size(lower_size_);
   // A file cut off behind its first page would pass for one of 4032 bytes by arithmetic: it never has its sealed size.
-  const bool agrees = state_.sealed && *state_.sealed == size_ && lower_size_ != kPageBytes;
-  if (state_.sealed && !agrees) {
+  const bool agrees = id_.state.sealed && *id_.state.sealed == size_ && lower_size_ != kPageBytes;
+  if (id_.state.sealed && !agrees) {
     const std::string what =
-        "sealed with " + std::to_string(*state_.sealed) + " bytes, but " + std::to_string(size_) + " are there";
+        "sealed with " + std::to_string(*id_.state.sealed) + " bytes, but " + std::to_string(size_) + " are there";
     if (!volume_->unsealed_report) return corrupt(what);
     log_line(LOG_WARNING, lower_path() + ": " + what);
   }
@@ -261,7 +271,7 @@ Status NativeContents::open_paged(const RawHeader& raw, const MetaRef& page0) {
     return {};
   }
   shape_ = Shape::kPaged;
-  if (!state_.holes) undone_holes_.emplace();
+  if (!id_.state.holes) undone_holes_.emplace();
   (void)metas_.keep(page0, false);
   return exact_end_ ? Status{} : find_end();
 }
@@ -278,8 +288,8 @@ Status NativeContents::find_end() {
   std::uint8_t* const plain = sealed + block_bytes();
   ECFS_LET(const std::size_t got, lower_->read_at(geo_.data_offset(last), {sealed, there}));
   if (got != there) return corrupt("the lower file became shorter while it was opened");
-  ECFS_LET(auto opener, cipher_->opener());
-  BlockAssociated associated(fixed_);
+  ECFS_LET(auto opener, id_.cipher->opener());
+  BlockAssociated associated(id_.fixed);
   for (const Version* v : {&entry.current, &entry.previous}) {
     if (!v->may_hold(there)) continue;
     ECFS_LET(const bool fits, opener.open(v->nonce, v->tag, associated.of(last), {sealed, v->length()}, plain));
@@ -332,7 +342,7 @@ Result<Found> NativeContents::decode(FileCipher::Lease& opener, BlockAssociated&
   const Entry& entry = meta.page.entries[k];
   if (entry.absent()) {
     std::fill(bytes.begin(), bytes.end(), std::uint8_t{0});
-    if (!state_.holes) return corrupt_block(block);
+    if (!id_.state.holes) return corrupt_block(block);
     return Found::kHole;
   }
   bool spoiled = false;  // decrypting in place under the wrong version leaves rubbish
@@ -357,7 +367,7 @@ Result<Found> NativeContents::decode(FileCipher::Lease& opener, BlockAssociated&
       const MutableByteView rest = bytes.subspan(v.length());
       std::fill(rest.begin(), rest.end(), std::uint8_t{0});
       const bool last = block + 1 == num_blocks();
-      if (last || !state_.holes) {
+      if (last || !id_.state.holes) {
         std::fill(bytes.begin(), bytes.end(), std::uint8_t{0});
         return corrupt_block(block);
       }
@@ -365,7 +375,7 @@ Result<Found> NativeContents::decode(FileCipher::Lease& opener, BlockAssociated&
     return found;
   }
   ECFS_TRY(reload());
-  if (state_.holes && all_zero(bytes)) return Found::kHole;
+  if (id_.state.holes && all_zero(bytes)) return Found::kHole;
   std::fill(bytes.begin(), bytes.end(), std::uint8_t{0});
   return corrupt_block(block);
 }
@@ -382,7 +392,7 @@ Result<std::size_t> NativeContents::read(std::uint64_t offset, MutableByteView o
   std::size_t done = 0;
   while (done < len) {
     const std::uint64_t at = offset + done;
-    const std::size_t take = std::min<std::uint64_t>(len - done, kChunkBytes - at % block_bytes());
+    const std::size_t take = std::min(len - done, chunk_at(at));
     const MutableByteView part = out.subspan(done, take);
     if (Status status = read_chunk(at, part); !status) {
       std::fill(part.begin(), part.end(), std::uint8_t{0});  // nobody may see what does not verify
@@ -442,8 +452,8 @@ Status NativeContents::read_chunk(std::uint64_t offset, MutableByteView out) {
     if (is_new[i]) (void)metas_.keep(metas[i], false);
   }
 
-  ECFS_LET(auto opener, cipher_->opener());
-  BlockAssociated associated(fixed_);
+  ECFS_LET(auto opener, id_.cipher->opener());
+  BlockAssociated associated(id_.fixed);
   for (std::uint64_t block = first; block <= last; ++block) {
     const MutableByteView bytes(place_of(block), len_of(block));
     if (gaps_.contains(block)) {
@@ -516,17 +526,21 @@ void NativeContents::holes_added(std::uint64_t from, std::uint64_t to) {
   if (undone_holes_->num_intervals() > kMaxRemembered) undone_holes_.reset();
 }
 
+Status NativeContents::cut_leftover() {
+  if (lower_size_ <= proper_lower_size() || lower_size_ <= kFileHeaderBytes) return {};
+  // A shrink was interrupted before its last step, which a sync precedes: what the file now ends with may be newer than
+  // what is on the disk.
+  if (shape_ != Shape::kEmpty) ECFS_TRY(lower_->sync_data());
+  ECFS_TRY(cut_lower(proper_lower_size()));
+  if (lower_size_ == 0) id_.state = FileState{};
+  return {};
+}
+
 // before_change comes before whatever changes the file to `new_size`: it cuts a leftover off and breaks the seal.
 Status NativeContents::before_change(std::uint64_t new_size) {
   changed_ = true;
   changed_since_sync_ = true;
-  if (lower_size_ > proper_lower_size() && lower_size_ > kFileHeaderBytes) {
-    // A shrink was interrupted before its last step, which a sync precedes: what the file now ends with may be newer
-    // than what is on the disk.
-    if (shape_ != Shape::kEmpty) ECFS_TRY(lower_->sync_data());
-    ECFS_TRY(cut_lower(proper_lower_size()));
-    if (lower_size_ == 0) state_ = FileState{};
-  }
+  ECFS_TRY(cut_leftover());
   return new_size != size_ ? unseal() : Status{};
 }
 
@@ -535,19 +549,19 @@ Status NativeContents::write_state(const FileState& state) {
   Nonce nonce{};
   ECFS_TRY(draw(nonce, 0));
   {
-    ECFS_LET(auto sealer, cipher_->sealer());
-    ECFS_TRY(seal_header(sealer, fixed_, state, nonce, {}, header));
+    ECFS_LET(auto sealer, id_.cipher->sealer());
+    ECFS_TRY(seal_header(sealer, id_.fixed, state, nonce, {}, header));
   }
   ECFS_TRY(lower_->write_at(kStateFrom, ByteView(header).subspan(kStateFrom)));
-  state_ = state;
+  id_.state = state;
   if (const MetaRef page0 = metas_.find(0)) page0->page.head = header;
   return {};
 }
 
 Status NativeContents::unseal() {
   exact_end_ = false;
-  if (!state_.sealed || shape_ == Shape::kInline) return {};
-  FileState open = state_;
+  if (!id_.state.sealed || shape_ == Shape::kInline) return {};
+  FileState open = id_.state;
   open.sealed.reset();
   ECFS_TRY(write_state(open));
   ECFS_TRY(lower_->sync_data());
@@ -556,8 +570,8 @@ Status NativeContents::unseal() {
 }
 
 Status NativeContents::allow_holes() {
-  if (state_.holes) return {};
-  FileState open = state_;
+  if (id_.state.holes) return {};
+  FileState open = id_.state;
   open.holes = true;
   ECFS_TRY(write_state(open));
   ECFS_TRY(lower_->sync_data());
@@ -578,9 +592,9 @@ Status NativeContents::write_meta(CachedMeta& meta) {
 Status NativeContents::begin_file(MutableByteView random) {
   FileId id{};
   std::copy_n(random.begin(), id.size(), id.begin());
-  fixed_ = fixed_header(volume_->header.suite, geo_.block_shift(), id);
-  state_ = FileState{};
-  ECFS_LET(cipher_, FileCipher::make(volume_->keys, volume_->ciphers, fixed_));
+  id_.fixed = fixed_header(volume_->header.suite, geo_.block_shift(), id);
+  id_.state = FileState{};
+  ECFS_LET(id_.cipher, FileCipher::make(volume_->keys, volume_->ciphers, id_.fixed));
   return {};
 }
 
@@ -596,14 +610,14 @@ Status NativeContents::write_inline(ByteView contents) {
   std::array<std::uint8_t, kPageBytes> page{};
   const MutableByteView bytes = MutableByteView(page).first(kFileHeaderBytes + contents.size());
   {
-    ECFS_LET(auto sealer, cipher_->sealer());
-    ECFS_TRY(seal_header(sealer, fixed_, FileState{}, nonce, contents, bytes));
+    ECFS_LET(auto sealer, id_.cipher->sealer());
+    ECFS_TRY(seal_header(sealer, id_.fixed, FileState{}, nonce, contents, bytes));
   }
   std::size_t written = 0;
   Status status = lower_->write_at(0, bytes, &written);
   lower_size_ = std::max<std::uint64_t>(lower_size_, written);
   if (!status) return status;
-  state_ = FileState{};
+  id_.state = FileState{};
   shape_ = Shape::kInline;
   inline_.assign(contents.begin(), contents.end());
   size_ = contents.size();
@@ -618,13 +632,13 @@ Result<MetaRef> NativeContents::meta_for_write(std::uint64_t group, bool& fresh)
   if (!fresh) {
     ECFS_LET(MetaRef meta, meta_of(group, true));
     if (group != 0 && all_zero(meta->page.head)) {  // in a gap or a hole
-      meta->page.head = group_head(fixed_, group);
+      meta->page.head = group_head(id_.fixed, group);
       meta->touch(0, kFileHeaderBytes);
     }
     return meta;
   }
   MetaRef meta = metas_.make(group);
-  if (group != 0) meta->page.head = group_head(fixed_, group);
+  if (group != 0) meta->page.head = group_head(id_.fixed, group);
   return meta;
 }
 
@@ -715,28 +729,21 @@ Result<std::size_t> NativeContents::store(const Change& change) {
   const std::size_t header_len = from_empty || from_inline ? kNonceBytes : 0;
   Bytes random(id_len + header_len + num_jobs * kNonceBytes);
   ECFS_TRY(draw(random, id_len));
-  const FileFixed old_fixed = fixed_;
-  const FileState old_state = state_;
-  const std::shared_ptr<const FileCipher> old_cipher = cipher_;
-  const auto forget_file = [&] {
-    fixed_ = old_fixed;
-    state_ = old_state;
-    cipher_ = old_cipher;
-  };
+  const Identity old_id = id_;
   if (from_empty) ECFS_TRY(begin_file(random));
   for (Group& g : groups) {  // their heads name the file
-    if (g.fresh && g.meta->group != 0) g.meta->page.head = group_head(fixed_, g.meta->group);
+    if (g.fresh && g.meta->group != 0) g.meta->page.head = group_head(id_.fixed, g.meta->group);
   }
 
   // Encrypt everything before anything is written.
   const auto prepare = [&]() -> Status {
-    ECFS_LET(auto sealer, cipher_->sealer());
+    ECFS_LET(auto sealer, id_.cipher->sealer());
     std::optional<FileCipher::Lease> opener;
-    BlockAssociated associated(fixed_);
+    BlockAssociated associated(id_.fixed);
     if (header_len != 0) {
       Nonce nonce{};
       std::copy_n(random.begin() + static_cast<std::ptrdiff_t>(id_len), kNonceBytes, nonce.begin());
-      ECFS_TRY(seal_header(sealer, fixed_, FileState{}, nonce, {}, groups.front().meta->page.head));
+      ECFS_TRY(seal_header(sealer, id_.fixed, FileState{}, nonce, {}, groups.front().meta->page.head));
     }
     std::size_t nonce_at = id_len + header_len;
     for (Job& job : jobs) {
@@ -757,7 +764,7 @@ Result<std::size_t> NativeContents::store(const Change& change) {
       }
       if (job.existing) job.after.previous = job.before.current;
       if ((!whole || in_doubt) && !opener) {
-        ECFS_LET(auto lease, cipher_->opener());
+        ECFS_LET(auto lease, id_.cipher->opener());
         opener.emplace(std::move(lease));
       }
       if (!whole) {
@@ -787,7 +794,7 @@ Result<std::size_t> NativeContents::store(const Change& change) {
     return {};
   };
   if (Status status = prepare(); !status) {
-    forget_file();
+    id_ = old_id;
     return std::move(status).error();
   }
 
@@ -827,11 +834,15 @@ Result<std::size_t> NativeContents::store(const Change& change) {
   };
   const auto write_all = [&]() -> Status {
     for (Group& g : groups) {
-      if (g.with_run || (from_inline && g.meta->group == 0)) continue;
-      if (g.fresh) g.meta->touch(0, kPageBytes);
+      if (!g.fresh) ECFS_TRY(write_meta(*g.meta));
+    }
+    // The tail is full before the file becomes any longer: a short block inside a file is none.
+    if (fills_tail) ECFS_TRY(write_run(0, 1));
+    for (Group& g : groups) {
+      if (!g.fresh || g.with_run || (from_inline && g.meta->group == 0)) continue;
+      g.meta->touch(0, kPageBytes);
       ECFS_TRY(write_meta(*g.meta));
     }
-    if (fills_tail) ECFS_TRY(write_run(0, 1));
     ECFS_TRY(write_run(fills_tail ? 1 : 0, num_jobs));
     if (from_inline) {
       if (older_on_disk_) ECFS_TRY(lower_->sync_data());
@@ -848,13 +859,12 @@ Result<std::size_t> NativeContents::store(const Change& change) {
     // Nothing of it shall remain: first what the disk holds, then what memory does.
     if (from_empty || from_inline) {
       metas_.drop(0);
-      forget_file();
-      if (from_inline && reached == num_jobs) (void)write_inline(Bytes(inline_));  // page 0 may be half written
-      if (from_empty && keeps_header()) {
-        cipher_.reset();  // page 0 may be half written
-        (void)empty_file();
+      id_ = old_id;
+      if (from_empty) {
+        (void)stay_empty();
       } else {
-        (void)cut_lower(from_empty ? 0 : old_lower_size);
+        if (reached == num_jobs) (void)write_inline(Bytes(inline_));  // page 0 may be half written
+        (void)cut_lower(old_lower_size);
       }
       return std::move(status).error();
     }
@@ -921,7 +931,7 @@ Result<std::size_t> NativeContents::store_chunk(std::uint64_t offset, const std:
   Change change;
   change.offset = offset;
   change.data = data;
-  change.len = std::min(len, kChunkBytes - offset % block_bytes());
+  change.len = std::min(len, chunk_at(offset));
   change.new_size = std::max(size_, offset + change.len);
   return store(change);
 }
@@ -938,11 +948,12 @@ Status NativeContents::fill(std::uint64_t from, std::uint64_t to) {
 // replace_inline makes `contents` the file's contents, or leaves the old ones.
 Status NativeContents::replace_inline(ByteView contents) {
   const bool was_empty = shape_ == Shape::kEmpty;
+  const Identity old_id = id_;
   const std::uint64_t old_lower_size = lower_size_;
   if (Status status = write_inline(contents); !status) {
     if (was_empty) {
-      cipher_.reset();  // the header on disk, if any, is no longer known
-      (void)empty_file();
+      id_ = old_id;
+      (void)stay_empty();
     } else {
       (void)write_inline(Bytes(inline_));
       (void)cut_lower(old_lower_size);
@@ -999,13 +1010,13 @@ Status NativeContents::truncate(std::uint64_t new_size) {
 Status NativeContents::empty_file() {
   if (!keeps_header()) {
     if (lower_size_ != 0) ECFS_TRY(cut_lower(0));
-    state_ = FileState{};
+    id_.state = FileState{};
     set_emptied();
     return {};
   }
   // The header stays, or a new one comes, so that nobody can pass off a file for an empty one by cutting it.
   const bool has_header =
-      shape_ == Shape::kPaged || (shape_ == Shape::kEmpty && lower_size_ >= kFileHeaderBytes && cipher_);
+      shape_ == Shape::kPaged || (shape_ == Shape::kEmpty && lower_size_ >= kFileHeaderBytes && id_.cipher);
   if (has_header) {
     ECFS_TRY(unseal());
     if (lower_size_ != kFileHeaderBytes) ECFS_TRY(cut_lower(kFileHeaderBytes));
@@ -1019,8 +1030,8 @@ Status NativeContents::empty_file() {
   std::copy_n(random.begin() + sizeof(FileId), nonce.size(), nonce.begin());
   std::array<std::uint8_t, kPageBytes> page{};
   {
-    ECFS_LET(auto sealer, cipher_->sealer());
-    ECFS_TRY(seal_header(sealer, fixed_, state_, nonce, {}, MutableByteView(page).first(kFileHeaderBytes)));
+    ECFS_LET(auto sealer, id_.cipher->sealer());
+    ECFS_TRY(seal_header(sealer, id_.fixed, id_.state, nonce, {}, MutableByteView(page).first(kFileHeaderBytes)));
   }
   if (shape_ == Shape::kInline) {
     // A PAGED header and one whole page is an empty file: the old contents go in the same step.
@@ -1035,6 +1046,21 @@ Status NativeContents::empty_file() {
   return lower_size_ == kFileHeaderBytes ? Status{} : cut_lower(kFileHeaderBytes);
 }
 
+// stay_empty takes back what was written to a file that did not manage to grow from empty.
+Status NativeContents::stay_empty() {
+  if (keeps_header()) {
+    std::array<std::uint8_t, kFileHeaderBytes> header{};
+    Nonce nonce{};
+    ECFS_TRY(draw(nonce, 0));
+    {
+      ECFS_LET(auto sealer, id_.cipher->sealer());
+      ECFS_TRY(seal_header(sealer, id_.fixed, id_.state, nonce, {}, header));
+    }
+    ECFS_TRY(lower_->write_at(0, header));
+  }
+  return cut_lower(empty_lower_size());
+}
+
 Status NativeContents::shrink(std::uint64_t new_size) {
   if (shape_ == Shape::kInline)
     return replace_inline(Bytes(inline_.begin(), inline_.begin() + static_cast<std::ptrdiff_t>(new_size)));
@@ -1047,7 +1073,8 @@ Status NativeContents::shrink(std::uint64_t new_size) {
   }
   if (border == new_size) return {};
   ECFS_LET(const MetaRef meta, meta_of(block / kBlocksPerGroup, true));
-  const bool stored = !gaps_.contains(block) && !(state_.holes && meta->page.entries[block % kBlocksPerGroup].absent());
+  const bool stored =
+      !gaps_.contains(block) && !(id_.state.holes && meta->page.entries[block % kBlocksPerGroup].absent());
   if (stored) {
     Change change;
     change.offset = new_size;
@@ -1063,6 +1090,7 @@ Status NativeContents::shrink(std::uint64_t new_size) {
 
 // begin_with_holes makes page 0 of a file that grows from empty by a hole.
 Status NativeContents::begin_with_holes() {
+  const Identity old_id = id_;
   std::array<std::uint8_t, sizeof(FileId) + kNonceBytes> random{};
   ECFS_TRY(draw(random, sizeof(FileId)));
   ECFS_TRY(begin_file(random));
@@ -1072,18 +1100,18 @@ Status NativeContents::begin_with_holes() {
   state.holes = true;
   const MetaRef page0 = metas_.make(0);
   {
-    ECFS_LET(auto sealer, cipher_->sealer());
-    ECFS_TRY(seal_header(sealer, fixed_, state, nonce, {}, page0->page.head));
+    ECFS_LET(auto sealer, id_.cipher->sealer());
+    ECFS_TRY(seal_header(sealer, id_.fixed, state, nonce, {}, page0->page.head));
   }
   Status status = lower_->write_at(0, page0->bytes());
   lower_size_ = kPageBytes;
   if (status) status = lower_->sync_data();
   if (!status) {
-    cipher_.reset();  // a header cut in half is none
-    (void)empty_file();
+    id_ = old_id;
+    (void)stay_empty();
     return status;
   }
-  state_ = state;
+  id_.state = state;
   shape_ = Shape::kPaged;
   older_on_disk_ = true;
   (void)metas_.keep(page0, true);
@@ -1160,7 +1188,7 @@ Status NativeContents::punch(std::uint64_t offset, std::uint64_t len) {
   const std::uint64_t from = geo_.num_blocks(offset);  // first block that is wholly inside
   const std::uint64_t to = end == size_ ? num_blocks() : block_of(end);
   if (shape_ != Shape::kPaged || from >= to) return zero(offset, end);
-  if (!state_.holes) {
+  if (!id_.state.holes) {
     // Ask before the file is changed whether the lower filesystem can punch at all: behind the end it changes nothing.
     ECFS_TRY(lower_->punch((lower_size_ / kPageBytes + 1) * kPageBytes, kPageBytes));
     ECFS_TRY(allow_holes());
@@ -1180,6 +1208,9 @@ Status NativeContents::punch_blocks(std::uint64_t from, std::uint64_t to) {
   const std::uint64_t last_group = (to - 1) / kBlocksPerGroup;
   const std::uint64_t lower_from = goes_whole(first_group) ? geo_.meta_offset(first_group) : geo_.data_offset(from);
   const std::uint64_t lower_to = geo_.data_offset(to - 1) + block_bytes();
+  // Remembered first: half a punch leaves holes too.
+  gaps_.remove(from, to);
+  holes_added(from, to);
   if (last_group == first_group || goes_whole(last_group)) {
     ECFS_TRY(lower_->punch(lower_from, lower_to - lower_from));
   } else {
@@ -1187,8 +1218,6 @@ Status NativeContents::punch_blocks(std::uint64_t from, std::uint64_t to) {
     ECFS_TRY(lower_->punch(lower_from, border - lower_from));
     ECFS_TRY(lower_->punch(border + kPageBytes, lower_to - border - kPageBytes));
   }
-  gaps_.remove(from, to);
-  holes_added(from, to);
   const std::uint64_t whole_from = goes_whole(first_group) ? first_group : first_group + 1;
   const std::uint64_t whole_to = goes_whole(last_group) ? last_group + 1 : last_group;
   if (whole_from < whole_to) metas_.drop(whole_from, whole_to);
@@ -1256,7 +1285,7 @@ Result<std::uint64_t> NativeContents::next_data(std::uint64_t offset) {
   if (shape_ == Shape::kUnreadable) return unreadable().error();
   const auto past_end = [] { return system_error(ENXIO, "no data behind this offset"); };
   if (offset >= size_) return past_end();
-  if (shape_ != Shape::kPaged || !state_.holes) return offset;
+  if (shape_ != Shape::kPaged || !id_.state.holes) return offset;
   for (std::uint64_t block = block_of(offset); block < num_blocks();) {
     const Result<std::uint64_t> at = lower_->next_data(geo_.data_offset(block));
     if (!at && errno_of(at.error()) == ENXIO) return past_end();
@@ -1277,7 +1306,7 @@ Result<std::uint64_t> NativeContents::next_hole(std::uint64_t offset) {
   const std::shared_lock lock(mutex_);
   if (shape_ == Shape::kUnreadable) return unreadable().error();
   if (offset >= size_) return system_error(ENXIO, "offset behind the end");
-  if (shape_ != Shape::kPaged || !state_.holes) return size_;
+  if (shape_ != Shape::kPaged || !id_.state.holes) return size_;
   for (std::uint64_t block = block_of(offset); block < num_blocks();) {
     const Result<std::uint64_t> at = lower_->next_hole(geo_.data_offset(block));
     if (!at || *at >= lower_size_) return size_;
@@ -1323,8 +1352,8 @@ Status NativeContents::settle() {
 }
 
 Status NativeContents::seal_size() {
-  if (!keeps_header() || shape_ != Shape::kPaged || state_.sealed == size_) return {};
-  FileState sealed = state_;
+  if (!keeps_header() || shape_ != Shape::kPaged || id_.state.sealed == size_) return {};
+  FileState sealed = id_.state;
   sealed.sealed = size_;
   return write_state(sealed);
 }
@@ -1339,6 +1368,7 @@ Status NativeContents::sync(bool data_only) {
     synced_since_empty_ = true;
     if (keeps_header() && shape_ == Shape::kPaged && changed_) {
       // Nothing may come between the data that is on the disk and the seal over its size.
+      ECFS_TRY(cut_leftover());
       ECFS_TRY(sync_lower());
       ECFS_TRY(seal_size());
       ECFS_TRY(sync_lower());
@@ -1364,15 +1394,16 @@ Status NativeContents::finish() {
   };
   // No hole is left: then none shall be allowed. Not if that could reach the disk before data that an fsync called
   // durable as a hole.
-  if (first && shape_ == Shape::kPaged && state_.holes && undone_holes_ && undone_holes_->empty() &&
+  if (first && shape_ == Shape::kPaged && id_.state.holes && undone_holes_ && undone_holes_->empty() &&
       (!synced_since_empty_ || !changed_since_sync_)) {
-    FileState strict = state_;
+    FileState strict = id_.state;
     strict.holes = false;
     also(write_state(strict));
   }
   for (const MetaRef& meta : metas_.dirty()) also(write_meta(*meta));
-  if (first && keeps_header() && shape_ == Shape::kPaged && state_.sealed != size_) {
-    also(lower_->sync());
+  if (first && keeps_header() && shape_ == Shape::kPaged && id_.state.sealed != size_) {
+    also(cut_leftover());
+    if (first) also(lower_->sync());
     if (first) also(seal_size());
   }
   changed_ = false;

@@ -1,0 +1,143 @@
+// Random operations on a file of the native format, against plain bytes in memory.
+#include <cstdio>
+#include <cstdlib>
+
+#include "tests/fs/format/recorder.h"
+
+namespace ecfs::fs::test {
+namespace {
+
+struct Case {
+  VolumeKind kind;
+  std::uint64_t seed;
+};
+
+class ContentsModel : public testing::TestWithParam<Case> {};
+
+std::vector<Case> cases() {
+  std::vector<Case> all;
+  for (const wrap::Suite suite : {wrap::Suite::kAes256Gcm, wrap::Suite::kChaCha20Poly1305}) {
+    for (std::uint8_t shift = 12; shift <= 16; ++shift) {
+      for (const bool sealed : {false, true})
+        all.push_back({{suite, shift, sealed, false}, shift * 31U + (sealed ? 7U : 0U)});
+    }
+  }
+  return all;
+}
+INSTANTIATE_TEST_SUITE_P(All, ContentsModel, testing::ValuesIn(cases()));
+
+// A lower file that holds nothing, as Volume makes it.
+std::unique_ptr<Contents> make_file(const Format& format, LowerFile& lower) {
+  auto contents = need(format.open_contents_to_truncate(lower));
+  EXPECT_TRUE(contents->truncate(0));
+  return contents;
+}
+
+void expect_same(Contents& contents, const Bytes& plain, OperationMaker& maker) {
+  ASSERT_EQ(need(contents.size()), plain.size());
+  const std::size_t step = maker.below(3) == 0 ? 1 + maker.below(100000) + 5000 : std::size_t{1} << 20;
+  const auto all = read_all(contents, step);
+  ASSERT_TRUE(all) << why(all);
+  ASSERT_TRUE(*all == plain);
+}
+
+TEST_P(ContentsModel, ReadsWhatWasWritten) {
+  const VolumeKind kind = GetParam().kind;
+  const auto format = make_format(kind);
+  const Geometry g(kind.shift);
+  const std::uint64_t max_size = std::clamp<std::uint64_t>(140 * g.block_bytes(), 3U << 20, 5U << 20);
+  OperationMaker maker(GetParam().seed, kind.shift, max_size);
+  const bool longer = std::getenv("ECFS_LONG") != nullptr && *std::getenv("ECFS_LONG") != '\0';
+  const int num = (kind.shift == 12 ? 3000 : 600) * (longer ? 20 : 1);
+
+  Recorder lower;
+  auto contents = make_file(*format, lower);
+  Bytes plain;
+  int reopened = 0;
+  for (int i = 0; i < num; ++i) {
+    const Operation op = maker.next(plain.size());
+    SCOPED_TRACE("operation " + std::to_string(i) + ": " + op.text());
+    const auto done = op.run(*contents);
+    ASSERT_TRUE(done) << why(done);
+    if (op.what == Operation::What::kWrite) {
+      ASSERT_EQ(*done, op.data.size());
+    }
+    op.apply_to(plain);
+    if (op.what == Operation::What::kReopen) {
+      contents = need(format->open_contents(lower));
+      ++reopened;
+      // What stat says, without opening it.
+      if (plain.size() > kInlineMaxBytes) {
+        ASSERT_EQ(format->plain_size(need(lower.size())), plain.size());
+      }
+    }
+    if (i % 8 == 0) {
+      ASSERT_NO_FATAL_FAILURE(expect_same(*contents, plain, maker));
+    } else if (!plain.empty()) {
+      const std::uint64_t at = maker.below(plain.size());
+      Bytes part(std::min<std::uint64_t>(1 + maker.below(20000), plain.size() - at));
+      const auto got = contents->read(at, part);
+      ASSERT_TRUE(got) << why(got);
+      ASSERT_EQ(*got, part.size());
+      ASSERT_TRUE(std::equal(part.begin(), part.end(), plain.begin() + static_cast<std::ptrdiff_t>(at)));
+    }
+    lower.calls.clear();
+  }
+  EXPECT_TRUE(contents->finish());
+  contents = need(format->open_contents(lower));
+  expect_same(*contents, plain, maker);
+  EXPECT_GT(reopened, 5);
+}
+
+TEST_P(ContentsModel, SeekFindsEveryByteThatIsNotZero) {
+  const VolumeKind kind = GetParam().kind;
+  const auto format = make_format(kind);
+  const std::uint64_t b = Geometry(kind.shift).block_bytes();
+  OperationMaker maker(GetParam().seed + 1, kind.shift, 300 * b);
+  Recorder lower;
+  auto contents = make_file(*format, lower);
+  Bytes plain(300 * b + 77);
+  ASSERT_TRUE(contents->truncate(plain.size()));
+  for (int i = 0; i < 12; ++i) {
+    const std::uint64_t at = maker.below(plain.size() - 1);
+    const Operation op{Operation::What::kWrite, at, 0,
+                       random_bytes(maker.random(), std::min(3 * b, plain.size() - at))};
+    ASSERT_TRUE(op.run(*contents));
+    op.apply_to(plain);
+  }
+  std::uint64_t holes = 0;
+  for (std::uint64_t at = 0; at < plain.size();) {
+    const auto data = contents->next_data(at);
+    const std::uint64_t end = data ? *data : plain.size();
+    if (!data) {
+      ASSERT_EQ(errno_of(data.error()), ENXIO);
+    }
+    for (std::uint64_t i = at; i < end; ++i) ASSERT_EQ(plain[i], 0) << "a byte at " << i << " lies in a hole";
+    holes += end - at;
+    if (!data) break;
+    const std::uint64_t hole = need(contents->next_hole(end));
+    ASSERT_GT(hole, end);
+    at = hole;
+  }
+  EXPECT_GT(holes, 10 * b);
+  EXPECT_EQ(errno_of(contents->next_data(plain.size()).error()), ENXIO);
+  EXPECT_EQ(errno_of(contents->next_hole(plain.size()).error()), ENXIO);
+  // Once every block is written, no hole is allowed any more after the last close.
+  for (std::uint64_t at = 0; at < plain.size(); at += 10 * b) {
+    Bytes part(std::min(10 * b, plain.size() - at), 0x5a);
+    ASSERT_TRUE(contents->write(at, part));
+  }
+  ASSERT_TRUE(contents->finish());
+  contents = need(format->open_contents(lower));
+  EXPECT_EQ(need(contents->next_hole(0)), plain.size());
+  Bytes image = contents_of(lower);
+  const Geometry g(kind.shift);
+  std::fill_n(image.begin() + static_cast<std::ptrdiff_t>(g.entry_offset(3)), kEntryBytes, std::uint8_t{0});
+  std::fill_n(image.begin() + static_cast<std::ptrdiff_t>(g.data_offset(3)), b, std::uint8_t{0});
+  Recorder damaged(image);
+  std::array<std::uint8_t, 1> one{};
+  EXPECT_FALSE(need(format->open_contents(damaged))->read(3 * b, one)) << "a block taken away passes for a hole";
+}
+
+}  // namespace
+}  // namespace ecfs::fs::test
