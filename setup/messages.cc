@@ -26,7 +26,10 @@ std::string hint_of(const Error& error) {
              ".ecfs-volume.bak,\n"
              "~/.ecfs/NAME/volume and volume.bak; `ecfs recover-private LOWER` needs one of the first two and the "
              "recovery key.";
-    case Code::kDenied: return "Only the owner of the directory may do this, or root.";
+    case Code::kDenied:
+      return error.sys_errno == EACCES || error.sys_errno == EPERM
+                 ? "Only the owner of the directory may do this, or root."
+                 : "";
     case Code::kNoMemory:
       return "Keys are kept in locked memory. The limit is shown by `ulimit -l`; it is set in "
              "/etc/security/limits.conf\n"

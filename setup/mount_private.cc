@@ -1,6 +1,7 @@
 // ecfs mount-private: open a volume of a profile by hand, as a login does.
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <memory>
@@ -37,6 +38,10 @@ Result<int> run(const Options& o) {
   if (mounted && !wrap::is_dead(profile.mountpoint)) {
     say(o.name + " is open at " + profile.mountpoint + " already");
     return 0;
+  }
+  if (faccessat(volume.profile->dir.get(), kSetupMarkerName, F_OK, 0) == 0) {
+    note("the setup of " + o.name + " was interrupted; `ecfs setup-private --name " + o.name +
+         "` brings it to its end");
   }
   ECFS_TRY(have_mountpoint(profile));
   MountJob job;

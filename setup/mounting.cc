@@ -107,7 +107,7 @@ Result<Mountpoint> check_mountpoint(const std::string& path, const std::string& 
   struct stat st {};
   if (fstat(at.dir.get(), &st) != 0) return system_error(errno, "stat " + path);
   if (geteuid() != 0 && st.st_uid != geteuid()) {
-    return Error{Code::kDenied, 0, path + " belongs to another user; a mountpoint must be your own directory"};
+    return Error{Code::kDenied, EPERM, path + " belongs to another user; a mountpoint must be your own directory"};
   }
   if (is_inside(at.path, lower_path)) {
     return Error{Code::kInvalid, 0, path + " is inside the lower directory " + lower_path + "; mount somewhere else"};

@@ -101,7 +101,7 @@ Result<NewDirectory> NewDirectory::make(const std::string& path, mode_t mode) {
   }
   struct stat st {};
   if (fstat(dir->get(), &st) != 0) return system_error(errno, "stat " + path);
-  if (st.st_uid != geteuid()) return Error{Code::kDenied, 0, path + " belongs to another user"};
+  if (st.st_uid != geteuid()) return Error{Code::kDenied, EPERM, path + " belongs to another user"};
   if (!made) {
     ECFS_LET(const std::vector<std::string> names, list_directory(dir->get()));
     if (!names.empty()) {

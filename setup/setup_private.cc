@@ -33,7 +33,7 @@
 namespace ecfs::setup {
 namespace {
 
-constexpr const char* kMarkerName = "setup-unfinished";
+constexpr const char* kMarkerName = kSetupMarkerName;
 constexpr const char* kStagingName = "setup-mount";
 constexpr std::uint64_t kMaxMarkerBytes = 65536;
 constexpr std::uint64_t kSpareBytes = 16U << 20;
@@ -181,8 +181,14 @@ class Staging {
     MountJob job;
     job.volume = &volume;
     const Mountpoint at{path, std::move(below)};
-    ECFS_LET(Child server, mount_volume(job, store, key, at));
-    Staging staging(path, server);
+    auto server = mount_volume(job, store, key, at);
+    // The server of a mount that ended a moment ago may still hold the lower directory.
+    for (int waited_ms = 0; !server && server.error().code == Code::kBusy && waited_ms < kBusyMs; waited_ms += 200) {
+      poll(nullptr, 0, 200);
+      server = mount_volume(job, store, key, at);
+    }
+    if (!server) return std::move(server).error();
+    Staging staging(path, *server);
     ECFS_LET(staging.root_, open_directory(AT_FDCWD, path));
     return staging;
   }
@@ -215,10 +221,19 @@ class Staging {
     return {};
   }
 
+  // clear ends what a killed run left mounted.
+  static Status clear(const VolumeRef& volume) {
+    const std::string path = volume_dir(volume) + "/" + kStagingName;
+    ECFS_LET(const std::optional<wrap::MountEntry> mounted, wrap::ecfs_mount_at(path));
+    if (!mounted || wrap::unmount(path, false)) return {};
+    return wrap::unmount(path, true);
+  }
+
   static std::string volume_dir(const VolumeRef& volume);
 
  private:
   static constexpr int kEndMs = 60000;
+  static constexpr int kBusyMs = 10000;
   Staging(std::string path, const Child& server) : path_(std::move(path)), server_(server) {}
   std::string path_;
   Child server_;
@@ -256,6 +271,14 @@ Status prove_mount(const VolumeRef& volume, const Secret& key) {
 }
 
 // ---- checks
+
+// The programs that have files below `path` open, but this one.
+std::vector<wrap::Holder> users_of(const std::string& path) {
+  std::vector<wrap::Holder> users = wrap::holders_of({path, "", "", "", 0, 0});
+  users.erase(std::remove_if(users.begin(), users.end(), [](const wrap::Holder& h) { return h.pid == getpid(); }),
+              users.end());
+  return users;
+}
 
 Result<std::vector<std::string>> users_entries(int dir) {
   ECFS_LET(std::vector<std::string> names, list_directory(dir));
@@ -327,7 +350,7 @@ Status check_place(Plan& plan, const Options& o) {
     return Error{Code::kInvalid, ELOOP, path + " is a symbolic link; remove it, or choose another --mountpoint"};
   if (!S_ISDIR(st.st_mode))
     return Error{Code::kInvalid, ENOTDIR, path + " is not a directory; choose another --mountpoint"};
-  if (st.st_uid != plan.me.uid) return Error{Code::kDenied, 0, path + " belongs to another user"};
+  if (st.st_uid != plan.me.uid) return Error{Code::kDenied, EPERM, path + " belongs to another user"};
   ECFS_LET(const Fd dir, open_directory(AT_FDCWD, path));
   ECFS_LET(const std::vector<std::string> names, users_entries(dir.get()));
   plan.has_data = !names.empty();
@@ -349,7 +372,7 @@ Status check_place(Plan& plan, const Options& o) {
     }
     ECFS_LET(plan.move, ask_yes(printable(path) + " holds files. Move them inside, so that they are encrypted?", true));
   }
-  const std::vector<wrap::Holder> users = wrap::holders_of({path, "", "", "", 0, 0});
+  const std::vector<wrap::Holder> users = users_of(path);
   if (!users.empty()) {
     return Error{Code::kBusy, EBUSY, "files in " + path + " are in use: close " + programs_text(users)};
   }
@@ -523,7 +546,7 @@ Status put_in_place(const Plan& plan) {
 // Removes the originals that the volume holds. Gives the number of those that stay.
 Result<std::uint64_t> remove_originals(const VolumeRef& volume, const Secret& key, const std::string& aside,
                                        timespec compared_at) {
-  const std::vector<wrap::Holder> users = wrap::holders_of({aside, "", "", "", 0, 0});
+  const std::vector<wrap::Holder> users = users_of(aside);
   if (!users.empty()) {
     return Error{Code::kBusy, EBUSY,
                  "the originals, now in " + aside + ", are in use by " + programs_text(users) +
@@ -578,13 +601,7 @@ void print_end(const Plan& plan, const Options& o) {
 }
 
 // Takes back what a killed run left behind before anything of the user's was touched.
-Status clear_remains(int profiles_dir, const std::string& name, const Fd& dir, const Marker& marker) {
-  VolumeRef remains;
-  remains.profile.emplace();
-  remains.profile->dir.reset(fcntl(dir.get(), F_DUPFD_CLOEXEC, 0));
-  const std::string staging = Staging::volume_dir(remains) + "/" + kStagingName;
-  ECFS_LET(const std::optional<wrap::MountEntry> mounted, wrap::ecfs_mount_at(staging));
-  if (mounted) ECFS_TRY(wrap::unmount(staging, true));
+Status clear_remains(int profiles_dir, const std::string& name, const Marker& marker) {
   if (is_inode(marker.lower, marker.lower_dev, marker.lower_ino)) {
     ECFS_TRY(check_not_mounted(marker.lower));
     ECFS_LET(const Fd lower, open_directory(AT_FDCWD, marker.lower));
@@ -624,6 +641,10 @@ Result<bool> resume(const Options& o, const Plan& plan, int profiles_dir) {
     if (held.error().code != Code::kBusy) return std::move(held).error();
     return Error{Code::kBusy, EBUSY, "another `ecfs setup-private` is at work on " + o.name};
   }
+  VolumeRef remains;
+  remains.profile.emplace();
+  remains.profile->dir.reset(fcntl(dir->get(), F_DUPFD_CLOEXEC, 0));
+  ECFS_TRY(Staging::clear(remains));
   const bool moved = is_inode(marker->aside, marker->original_dev, marker->original_ino);
   auto volume = find_profile(o.name);
   const bool placed =
@@ -632,7 +653,7 @@ Result<bool> resume(const Options& o, const Plan& plan, int profiles_dir) {
   if (!placed) {
     note("an earlier setup of " + o.name +
          " was interrupted; your files were not touched. Clearing up and starting anew.");
-    ECFS_TRY(clear_remains(profiles_dir, o.name, *dir, *marker));
+    ECFS_TRY(clear_remains(profiles_dir, o.name, *marker));
     return false;
   }
   if (marker->original_ino == 0 || !lstat_ok(marker->mountpoint)) {
@@ -654,8 +675,10 @@ Result<bool> resume(const Options& o, const Plan& plan, int profiles_dir) {
   return true;
 }
 
-// `placed` becomes true once the volume is complete and in place: what fails then takes nothing back.
-Result<int> make(const Options& o, Plan& plan, bool& placed) {
+// How far make() came: what fails once the volume is complete and in place takes nothing back.
+enum class Stage { kNothingMade, kMaking, kPlaced };
+
+Result<int> make(const Options& o, Plan& plan, Stage& stage) {
   Keys keys;
   if (!o.unlock.source.given())
     note("the passphrase must be the password that you log in with: it opens the directory then");
@@ -664,7 +687,10 @@ Result<int> make(const Options& o, Plan& plan, bool& placed) {
 
   // From here on things are made; `undo` and the owners below take them back, last made first.
   const bool first = !wrap::open_profiles_dir(plan.me);
-  ECFS_LET(const Fd profiles_dir, wrap::make_profiles_dir(plan.me));
+  auto made_dir = wrap::make_profiles_dir(plan.me);
+  if (!made_dir) return with_context(std::move(made_dir).error(), "the directory of the keys in " + plan.me.home);
+  const Fd profiles_dir = *std::move(made_dir);
+  stage = Stage::kMaking;
   Undo undo;
   if (first) undo.add([&] { (void)rmdir((plan.me.home + "/.ecfs").c_str()); });
   if (mkdirat(profiles_dir.get(), o.name.c_str(), 0700) != 0 && errno != EEXIST) {
@@ -721,7 +747,7 @@ Result<int> make(const Options& o, Plan& plan, bool& placed) {
   ECFS_TRY(put_in_place(plan));
   undo.forget();
   lower.keep();
-  placed = true;
+  stage = Stage::kPlaced;
 
   std::uint64_t kept = 0;
   if (plan.move) {
@@ -768,16 +794,18 @@ Result<int> run(const Options& o) {
     ECFS_LET(const bool go_on, ask_yes("Go on?", true));
     if (!go_on) return Error{Code::kInvalid, 0, "nothing was changed"};
   }
-  bool placed = false;
-  auto done = make(o, plan, placed);
-  if (!done && caught_signal() != 0) {
-    done.error().what = placed
-                            ? "interrupted while the originals in " + plan.aside +
-                                  " were removed. All files are in the volume; run `ecfs setup-private` again to finish"
-                            : "interrupted. All that was made is removed again; your files are as they were";
-  } else if (!done && !placed) {
-    done.error().what += ". All that was made is removed again; your files are as they were";
+  Stage stage = Stage::kNothingMade;
+  auto done = make(o, plan, stage);
+  if (done) return done;
+  if (caught_signal() != 0) {
+    done.error().what = "interrupted";
+    if (stage == Stage::kPlaced) {
+      done.error().what += " while the originals in " + plan.aside +
+                           " were removed. All files are in the volume; run `ecfs setup-private` again to finish";
+    }
   }
+  if (stage == Stage::kNothingMade) done.error().what += ". Nothing was changed";
+  if (stage == Stage::kMaking) done.error().what += ". All that was made is removed again; your files are as they were";
   return done;
 }
 

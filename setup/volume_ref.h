@@ -13,6 +13,9 @@
 
 namespace ecfs::setup {
 
+// In ~/.ecfs/NAME while setup-private is at work, or was interrupted.
+constexpr const char* kSetupMarkerName = "setup-unfinished";
+
 struct VolumeRef {
   std::string lower_path;                    // absolute, without symbolic links where it exists
   Fd lower_dir;                              // none where LOWER is not there (a disk not connected)

@@ -1,0 +1,28 @@
+#!/bin/bash
+# The command line itself: help, unknown words, exit status 2, and the names by which a command can be called.
+. "$(dirname "$0")/lib.sh"
+run ecfs --version
+run ecfs
+run ecfs nonsense
+run ecfs key
+run ecfs key nonsense
+run ecfs mount only-one
+run ecfs mount a b c
+run ecfs init --block-size 5k x
+run ecfs init --kdf-memory 1 x
+run ecfs init --kdf-time 1 x
+run ecfs init --longest-name 12 x
+run ecfs init --no-password --no-recovery x
+run ecfs init --passphrase-fd 3 --passphrase-file f x
+run ecfs init --passphrase secret x
+run ecfs key add tpm2 x
+run ecfs setup-private --move-existing --no-move
+for command in init mount umount setup-private mount-private umount-private status recover-private key "key list" "key add" "key remove" "key change"; do
+  check "ecfs $command --help shows an example" bash -c "'$ECFS' $command --help | grep -q 'Example'"
+done
+# argv[0]
+for name in ecfs-init ecfs-key mount.ecfs; do ln -s "$ECFS" "$T/$name"; done
+check "ecfs-init is ecfs init" bash -c "cmp <('$ECFS' init --help) <('$T/ecfs-init' --help)"
+check "ecfs-key list is ecfs key list" bash -c "cmp <('$ECFS' key list --help) <('$T/ecfs-key' list --help)"
+check "mount.ecfs is ecfs mount" bash -c "cmp <('$ECFS' mount --help) <('$T/mount.ecfs' --help)"
+run ecfs init x; check "nothing was made" not test -e x
