@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <string_view>
@@ -118,6 +119,12 @@ Result<HelperAnswer> call_helper(const Options& options, const HelperCall& call)
   spawning.argv = {options.helper, call.command, "--user=" + call.user, "--service=" + call.service};
   spawning.argv.push_back("--time-limit-ms=" + std::to_string(call.timeout_ms));
   spawning.env = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin"};
+#ifdef ECFS_SANITIZED  // never in what is installed
+  for (const char* name : {"ASAN_OPTIONS", "UBSAN_OPTIONS"}) {
+    if (const char* value = secure_getenv(name); value != nullptr)
+      spawning.env.push_back(std::string(name) + "=" + value);
+  }
+#endif
   spawning.fds = {{theirs.get(), kHelperSocketFd}};
   spawning.new_session = true;  // with a process group of its own, to be killed as a whole
   ECFS_LET(Child child, spawn(spawning));

@@ -230,8 +230,10 @@ Result<int> change_password(pam_handle_t* pamh, const Options& options, bool sil
   call.command = old_password.empty() ? kCommandMarkStale : kCommandChange;
   call.user = *user;
   call.service = text_item(pamh, PAM_SERVICE);
-  call.first = &old_copy;
-  call.second = &new_copy;
+  if (!old_password.empty()) {
+    call.first = &old_copy;
+    call.second = &new_copy;
+  }
   call.timeout_ms = options.time_limit_s * 1000 - kReserveMs;
   ECFS_LET(HelperAnswer answer, call_helper(options, call));
   tell(pamh, silent, answer);

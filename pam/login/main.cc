@@ -111,22 +111,21 @@ std::string program_beside(const std::string& name) {
 }  // namespace ecfs::pam
 
 int main(int argc, char** argv) {
-  using namespace ecfs;
   if (geteuid() != 0) {
-    log_line(LOG_ERR, "this program is for pam_ecfs and needs root; to open files by hand: ecfs mount-private");
+    ecfs::log_line(LOG_ERR, "this program is for pam_ecfs and needs root; to open files by hand: ecfs mount-private");
     return 1;
   }
-  log_open("ecfs-login", LogTo::kSyslog);
+  ecfs::log_open("ecfs-login", ecfs::LogTo::kSyslog);
   umask(077);
-  pam::raise_limits();
-  auto in = pam::parse(argc, argv);
+  ecfs::pam::raise_limits();
+  auto in = ecfs::pam::parse(argc, argv);
   if (!in) {
-    log_line(LOG_ERR, in.error().what);
+    ecfs::log_line(LOG_ERR, in.error().what);
     return 2;
   }
-  const Status no_dumps = no_core_dumps();
-  const Result<int> done = no_dumps ? pam::run(*std::move(in)) : Result<int>(no_dumps.error());
+  const ecfs::Status no_dumps = ecfs::no_core_dumps();
+  const ecfs::Result<int> done = no_dumps ? ecfs::pam::run(*std::move(in)) : ecfs::Result<int>(no_dumps.error());
   if (done) return *done;
-  log_line(LOG_ERR, done.error().what);
+  ecfs::log_line(LOG_ERR, done.error().what);
   return 1;
 }

@@ -33,11 +33,19 @@ def enter(argv):
         need(os.path.exists("/dev/fuse"), "there is no /dev/fuse")
         work = tempfile.mkdtemp(prefix="ecfs-pam-", dir=argv[1])
         os.chmod(work, 0o755)
-        env = {name: os.environ[name] for name in ("ECFS_LONG", "ECFS_SANITIZED", "ECFS_TEST_LIBEXEC", "ASAN_OPTIONS", "UBSAN_OPTIONS") if name in os.environ}
+        env = {name: os.environ[name] for name in ("ECFS_LONG", "ECFS_SANITIZED", "ECFS_TEST_LIBEXEC") if name in os.environ}
         env |= {"ECFS_TEST_NAMESPACE": "1", "ECFS_TEST_WORK": work, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
         command = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc",
                    sys.executable, "-B", os.path.abspath(argv[0])] + argv[1:]
+        # What a sanitizer finds in a helper program, whose stderr nobody sees.
+        reports = pathlib.Path(work, "reports")
+        reports.mkdir()
+        reports.chmod(0o1777)
+        env |= {"ASAN_OPTIONS": f"log_path={reports}/asan", "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={reports}/ubsan"}
         status = subprocess.call(command, env=env)
+        for report in reports.iterdir():
+            print(report.read_text()[:5000])
+            status = 1
         shutil.rmtree(work, ignore_errors=True)
         sys.exit(status)
     # As the first process of the namespace it would have to reap every orphan: leave that to a parent that does nothing else.

@@ -1,12 +1,16 @@
 // A program that uses PAM as login does: one handle, kept for as long as a session lasts. The tests speak to it on
 // stdin, one command a line, and read what happens on stdout, one event a line:
 //
-//   say TEXT        the next question without echo is answered with TEXT (one answer a question, in order)
-//   authenticate | acct_mgmt | setcred | open_session | close_session | chauthtok     calls it; answers "R <name>
-//   <code>" silent          PAM_SILENT from now on run COMMAND     runs it with sh as the user, in this process's
-//   session keyring; answers "O <line>"... and "R run <status>" fork_end        a forked copy of this process ends its
-//   copy of the handle, as sshd's do; answers "R fork_end 0" ignore_children SIGCHLD is ignored from now on end
-//   pam_end; answers "R end <code>"
+//   say TEXT         the next question without echo is answered with TEXT (one answer a question, in order)
+//   authenticate, acct_mgmt, setcred, open_session, close_session, chauthtok
+//                    calls it; answers "R <name> <code>"
+//   set_user NAME    the session becomes another user's, as under sudo; answers "R set_user <code>"
+//   silent           PAM_SILENT from now on
+//   run COMMAND      runs it with sh as the user, in this process's session keyring;
+//                    answers "O <line>"... and "R run <status>"
+//   fork_end         a forked copy of this process ends its copy of the handle, as sshd's do; answers "R fork_end 0"
+//   ignore_children  SIGCHLD is ignored from now on
+//   end              pam_end; answers "R end <code>"
 //
 // Lines from the modules: "I text" (information), "E text" (error), "Q text" (question without echo).
 // usage: pam_driver SERVICE USER [REAL-UID]
@@ -110,10 +114,12 @@ int main(int argc, char** argv) {
       silent = static_cast<int>(PAM_SILENT);
     } else if (command == "authenticate") {
       result(pam_authenticate(pamh, silent));
+    } else if (command == "set_user") {
+      result(pam_set_item(pamh, PAM_USER, rest.c_str()));
     } else if (command == "acct_mgmt") {
       result(pam_acct_mgmt(pamh, silent));
     } else if (command == "setcred") {
-      result(pam_setcred(pamh, PAM_ESTABLISH_CRED | silent));
+      result(pam_setcred(pamh, static_cast<int>(PAM_ESTABLISH_CRED) | silent));
     } else if (command == "open_session") {
       result(pam_open_session(pamh, silent));
     } else if (command == "close_session") {
@@ -127,7 +133,7 @@ int main(int argc, char** argv) {
     } else if (command == "fork_end") {
       const pid_t pid = fork();
       if (pid == 0) {
-        pam_end(pamh, PAM_SUCCESS | static_cast<int>(PAM_DATA_SILENT));
+        pam_end(pamh, static_cast<int>(PAM_DATA_SILENT));
         _exit(0);
       }
       waitpid(pid, nullptr, 0);
