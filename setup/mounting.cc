@@ -1,18 +1,16 @@
 #include "setup/mounting.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 
 #include "setup/messages.h"
+#include "setup/new_volume.h"
 #include "setup/ui.h"
 #include "wrap/base/file.h"
 #include "wrap/base/log.h"
-#include "wrap/base/owned.h"
 
 namespace ecfs::setup {
 namespace {
@@ -27,26 +25,11 @@ bool is_inside(const std::string& path, const std::string& directory) {
 }
 
 Result<std::string> first_foreign_entry(int dir) {
-  // A descriptor of its own: reading moves the offset.
-  const int copy = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (copy < 0) return system_error(errno, "read the directory");
-  const Owned<DIR, closedir> entries(fdopendir(copy));
-  if (!entries) {
-    close(copy);
-    return system_error(errno, "read the directory");
+  ECFS_LET(const std::vector<std::string> names, list_directory(dir));
+  for (const std::string& name : names) {
+    if (name != wrap::kPlaceholderName && name != kEcryptfsLauncher) return name;
   }
-  for (;;) {
-    errno = 0;
-    const dirent* entry = readdir(entries.get());
-    if (entry == nullptr) {
-      if (errno != 0) return system_error(errno, "read the directory");
-      return std::string();
-    }
-    const std::string_view name = entry->d_name;
-    if (name != "." && name != ".." && name != wrap::kPlaceholderName && name != kEcryptfsLauncher) {
-      return std::string(name);
-    }
-  }
+  return std::string();
 }
 
 Error mounted_error(const wrap::MountEntry& mount) {
@@ -236,6 +219,12 @@ Status place_note(int mountpoint_dir, const std::string& name, const std::string
       "\n\nIt opens by itself when you log in with your password. With a lost password, use the recovery key:\n"
       "give it where the command above asks for the passphrase, or see `man ecfs-recover-private`.\n";
   if (fchmod(mountpoint_dir, 0700) != 0) return system_error(errno, "set the mode of the mountpoint");
+  // What a kill in the middle of the next line left: nobody could mount over it.
+  const std::string unfinished = std::string(wrap::kPlaceholderName) + ".tmp-";
+  ECFS_LET(const std::vector<std::string> names, list_directory(mountpoint_dir));
+  for (const std::string& entry : names) {
+    if (entry.starts_with(unfinished)) unlinkat(mountpoint_dir, entry.c_str(), 0);
+  }
   ECFS_TRY(replace_file(mountpoint_dir, std::string(wrap::kPlaceholderName), as_bytes(text), 0400));
   if (fchmod(mountpoint_dir, 0500) != 0) return system_error(errno, "set the mode of the mountpoint");
   return {};

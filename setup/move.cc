@@ -202,7 +202,7 @@ class Copier {
         ECFS_TRY(directory(source.get(), target.get(), path));
         break;
       }
-      case S_IFREG: ECFS_TRY(file(from, to, name, path)); break;
+      case S_IFREG: return file(from, to, name, st, path);
       case S_IFLNK: {
         ECFS_LET(const std::string target, link_target(from, name, path));
         if (symlinkat(target.c_str(), to, name.c_str()) != 0) return system_error(errno, "make the copy of " + path);
@@ -217,7 +217,7 @@ class Copier {
     return copy_times(to, name, st, path);  // last: all else sets them anew
   }
 
-  Status file(int from, int to, const std::string& name, const std::string& path) {
+  Status file(int from, int to, const std::string& name, const struct stat& found, const std::string& path) {
     ECFS_LET(const Fd source, open_to_read(from, name, path));
     Fd target(openat(to, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
     if (!target) return system_error(errno, "make the copy of " + path);
@@ -236,6 +236,10 @@ class Copier {
       }
     }
     if (ftruncate(target.get(), st.st_size) != 0) return system_error(errno, "set the size of the copy of " + path);
+    ECFS_TRY(copy_metadata(from, to, name, found, path));
+    // Through the open file: by name it would race with what the filesystem does for the file when it is closed.
+    const std::array<timespec, 2> times = {found.st_atim, found.st_mtim};
+    if (futimens(target.get(), times.data()) != 0) return system_error(errno, "set the times of the copy of " + path);
     // A full disk may show only here.
     if (close(target.release()) != 0) return system_error(errno, "write the copy of " + path);
     return {};

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -72,7 +73,11 @@ class Search {
     }
   }
 
-  [[nodiscard]] const std::vector<std::string>& found() const noexcept { return found_; }
+  [[nodiscard]] std::vector<std::string> found() const {
+    std::vector<std::string> sorted = found_;
+    std::sort(sorted.begin(), sorted.end());
+    return sorted;
+  }
   [[nodiscard]] bool gave_up() const noexcept { return looked_ >= kMaxLooked; }
 
  private:
@@ -135,7 +140,7 @@ Result<int> run(Options& o) {
   ECFS_LET(const std::string start, starting_place(o));
   Search search;
   search.look(start, kDeepest);
-  const std::vector<std::string>& found = search.found();
+  const std::vector<std::string> found = search.found();
   if (o.list) {
     if (o.json) {
       print_json({{"volumes", found}});

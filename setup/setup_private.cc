@@ -163,6 +163,21 @@ bool lstat_ok(const std::string& path) {
   return lstat(path.c_str(), &st) == 0;
 }
 
+// Removes ~/.ecfs/NAME of a setup that did not come to its end: the marker last, so that a kill in the middle of this
+// leaves something that the next run understands.
+Status remove_keys(int profiles_dir, const std::string& name) {
+  auto dir = open_directory(profiles_dir, name);
+  if (!dir) return std::move(dir).error();
+  ECFS_LET(const std::vector<std::string> names, list_directory(dir->get()));
+  for (const std::string& entry : names) {
+    if (entry == kMarkerName) continue;
+    if (unlinkat(dir->get(), entry.c_str(), entry == kStagingName ? AT_REMOVEDIR : 0) != 0) {
+      return system_error(errno, "remove " + entry);
+    }
+  }
+  return remove_tree(profiles_dir, name);
+}
+
 bool is_inode(const std::string& path, std::uint64_t dev, std::uint64_t ino) {
   struct stat st {};
   return ino != 0 && lstat(path.c_str(), &st) == 0 && st.st_dev == dev && st.st_ino == ino;
@@ -226,7 +241,9 @@ class Staging {
     const std::string path = volume_dir(volume) + "/" + kStagingName;
     ECFS_LET(const std::optional<wrap::MountEntry> mounted, wrap::ecfs_mount_at(path));
     if (!mounted || wrap::unmount(path, false)) return {};
-    return wrap::unmount(path, true);
+    const Status detached = wrap::unmount(path, true);
+    ECFS_LET(const std::optional<wrap::MountEntry> still, wrap::ecfs_mount_at(path));
+    return still ? detached : Status();  // its own supervisor may have been faster
   }
 
   static std::string volume_dir(const VolumeRef& volume);
@@ -296,7 +313,7 @@ Status check_existing(const Options& o, const Plan& plan, int profiles_dir) {
             Code::kBusy, EEXIST,
             "you have a volume '" + o.name + "' already (see `ecfs status`); another one needs another --name"};
       }
-      if (std::any_of(names.begin(), names.end(), [](const std::string& name) { return name != "lock"; })) {
+      if (!names.empty()) {
         return Error{
             Code::kBusy, EEXIST,
             "~/.ecfs/" + o.name + " is there already, without a profile that could be read; move it away first"};
@@ -619,12 +636,15 @@ Status clear_remains(int profiles_dir, const std::string& name, const Marker& ma
   for (const std::string& fresh : {marker.aside, marker.aside + ".new"}) {
     if (marker.aside.empty()) break;
     auto left = open_directory(AT_FDCWD, fresh);
-    if (!left || !users_entries(left->get()).value_or(std::vector<std::string>{"?"}).empty()) continue;
+    if (!left) continue;
     (void)fchmod(left->get(), 0700);
-    unlinkat(left->get(), std::string(wrap::kPlaceholderName).c_str(), 0);
+    ECFS_LET(const std::vector<std::string> names, list_directory(left->get()));
+    for (const std::string& entry : names) {
+      if (entry.starts_with(wrap::kPlaceholderName)) unlinkat(left->get(), entry.c_str(), 0);
+    }
     (void)rmdir(fresh.c_str());
   }
-  return remove_tree(profiles_dir, name);
+  return remove_keys(profiles_dir, name);
 }
 
 // What a killed run left: cleared away (false: start anew), or brought to its end (true).
@@ -633,7 +653,15 @@ Result<bool> resume(const Options& o, const Plan& plan, int profiles_dir) {
   if (!dir) return false;
   auto marker = read_marker(dir->get());
   if (!marker) {
-    if (marker.error().code == Code::kNotFound) return false;
+    if (marker.error().code == Code::kNotFound) {
+      // Killed before the marker was there: then nothing else is either.
+      ECFS_LET(const std::vector<std::string> names, list_directory(dir->get()));
+      const bool nothing = std::all_of(names.begin(), names.end(), [](const std::string& name) {
+        return name == "lock" || name.starts_with(std::string(kMarkerName) + ".tmp-");
+      });
+      if (nothing) ECFS_TRY(remove_keys(profiles_dir, o.name));
+      return false;
+    }
     return with_context(std::move(marker).error(), "~/.ecfs/" + o.name);
   }
   auto held = wrap::lock_volume(dir->get(), 0);
@@ -696,7 +724,7 @@ Result<int> make(const Options& o, Plan& plan, Stage& stage) {
   if (mkdirat(profiles_dir.get(), o.name.c_str(), 0700) != 0 && errno != EEXIST) {
     return system_error(errno, "make the directory of the keys, ~/.ecfs/" + o.name);
   }
-  undo.add([&] { (void)remove_tree(profiles_dir.get(), o.name); });
+  undo.add([&] { (void)remove_keys(profiles_dir.get(), o.name); });
   VolumeRef volume;
   volume.lower_path = plan.profile.lower;
   volume.profile.emplace();
