@@ -23,3 +23,9 @@ if(ECFS_SANITIZE)
 else()
   target_compile_options(ecfs_flags INTERFACE $<$<NOT:$<CONFIG:Debug>>:-U_FORTIFY_SOURCE$<SEMICOLON>-D_FORTIFY_SOURCE=2>)
 endif()
+
+if(ECFS_FUZZ)
+  # So that libFuzzer sees which code of the libraries an input reaches.
+  target_compile_options(ecfs_flags INTERFACE -fsanitize=fuzzer-no-link)
+  target_link_options(ecfs_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
