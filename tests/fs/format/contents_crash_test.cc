@@ -282,7 +282,7 @@ TEST_P(PowerCut, NeverGivesWrongPlaintextAndKeepsWhatWasSynced) {
   ASSERT_TRUE(contents->truncate(0));
   Disk disk(contents_of(lower));
   Bytes plain;
-  std::map<std::uint64_t, std::vector<Bytes>> history;  // all that each block ever held
+  std::map<std::uint64_t, std::vector<Bytes>> history;  // all that each block held since the last sync
   bool holes = false;                                   // were ever allowed
   std::set<std::uint64_t> touched;                      // blocks, since the last sync of the lower file
   bool all_touched = true;                              // the file was not PAGED at some time since
@@ -320,6 +320,18 @@ TEST_P(PowerCut, NeverGivesWrongPlaintextAndKeepsWhatWasSynced) {
     if (op.what == What::kWrite && op.offset > before.size()) gaps.add((before.size() + b - 1) / b, op.offset / b);
     for (const auto& [from, to] : gaps.intervals()) touch(from * b, to * b);
     if (op.what == What::kSettle || op.what == What::kSync || op.what == What::kReopen) gaps.clear();
+    bool synced = false;
+    for (const Call& call : lower.calls) {
+      disk.take(call);
+      if (call.kind == CallKind::kSync) synced = true;
+    }
+    const bool paged = before.size() > kInlineMaxBytes && plain.size() > kInlineMaxBytes && plain.size() / b > 0;
+    if (synced) {  // what lies further back is on no page any more
+      history.clear();
+      for (std::uint64_t block = 0; block * b < before.size(); ++block) remember(block, block_of(before, block, b));
+      touched.clear();
+      all_touched = false;
+    }
     for (const std::uint64_t block : touches) {
       const ByteView was = block_of(before, block, b);
       const ByteView is = block_of(plain, block, b);
@@ -330,17 +342,6 @@ TEST_P(PowerCut, NeverGivesWrongPlaintextAndKeepsWhatWasSynced) {
       remember(block, longer);
       longer.resize(b);
       remember(block, longer);
-    }
-
-    bool synced = false;
-    for (const Call& call : lower.calls) {
-      disk.take(call);
-      if (call.kind == CallKind::kSync) synced = true;
-    }
-    const bool paged = before.size() > kInlineMaxBytes && plain.size() > kInlineMaxBytes && plain.size() / b > 0;
-    if (synced) {
-      touched.clear();
-      all_touched = false;
     }
     if (!(synced && op.what == What::kSync)) touched.insert(touches.begin(), touches.end());
     all_touched = all_touched || !paged;
