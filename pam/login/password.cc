@@ -19,7 +19,8 @@ std::string joined(const std::vector<std::string>& names) {
 }
 
 void log_all(const std::string& user, const std::vector<std::string>& lines) {
-  for (const std::string& line : lines) log_line(LOG_WARNING, "user " + user + ", " + line);
+  const std::string whose = "user " + user + ", ";
+  for (const std::string& line : lines) log_line(LOG_WARNING, whose + line);
 }
 
 }  // namespace

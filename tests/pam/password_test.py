@@ -222,7 +222,7 @@ class Password(LoginCase):
             end = time.monotonic() + 5
             while not (found := self.processes("ecfs-login\0change")) and time.monotonic() < end:
                 pass
-            time.sleep(step * 0.012)
+            time.sleep(step % 24 * 0.012)
             for pid in found:
                 try:
                     os.kill(pid, signal.SIGKILL)
