@@ -11,7 +11,7 @@ trap 'rm -f "$said"' EXIT
 status=$?
 if [ "$status" -eq 77 ]; then cat "$said"; exit 77; fi
 [ "$status" -eq 0 ] || echo "the test ended with status $status" >>"$said"
-sed -i -E -e 's#/tmp/ecfs-cli\.[A-Za-z0-9]{6}#@T@#g' -e 's#/[^ ]*/setup/ecfs([ -]|$)#ecfs\1#g' -e 's#ecfs-recovered-[A-Za-z0-9]{6}#ecfs-recovered-@X@#g' \
+sed -i -E -e 's#/tmp/ecfs-cli\.[A-Za-z0-9]{6}/bin/setup/ecfs#ecfs#g' -e 's#/tmp/ecfs-cli\.[A-Za-z0-9]{6}#@T@#g' -e 's#ecfs-recovered-[A-Za-z0-9]{6}#ecfs-recovered-@X@#g' \
   -e 's/\b[0-9a-f]{32}\b/@ID@/g' -e 's/20[0-9]{2}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}/@TIME@/g' -e 's/"(created|started)": [0-9]+/"\1": @TIME@/g' \
   -e '/ close /s/([a-z-]+) \([0-9]+\)/\1 (@PID@)/g' -e 's/served by process [0-9]+/served by process @PID@/' "$said"
 if [ -n "$write" ]; then cp "$said" "${test%.sh}.out"; cat "$said"; exit 0; fi

@@ -11,8 +11,8 @@ check "the header is 0600" test "$(stat -c %a low/.ecfs-volume)" = 600
 check "the recovery key is 0400" test "$(stat -c %a rk)" = 400
 check "it has 13 groups of 5" grep -qE '^([0-9A-Z]{5}-){12}[0-9A-Z]{5}$' rk
 run ecfs init --json --passphrase-file p --recovery-key-file rk2 "${QUICK[@]}" --block-size 16k --suite chacha20-poly1305 --name-encoding base32hex --longest-name 143 --sealed-size low2
-check "block size, suite, encoding and longest name are in the header" test "$(xxd -s 32 -l 4 -p low2/.ecfs-volume)" = 020e028f
-check "and the sealed-size feature" test "$(xxd -s 44 -l 4 -p low2/.ecfs-volume)" = 01000000
+check "block size, suite, encoding and longest name are in the header" test "$(od -An -tx1 -j32 -N4 low2/.ecfs-volume | tr -d " ")" = 020e028f
+check "and the sealed-size feature" test "$(od -An -tx1 -j44 -N4 low2/.ecfs-volume | tr -d " ")" = 01000000
 check "two volumes have two recovery keys" not cmp rk rk2
 run ecfs init --no-password --recovery-key-fd 3 low3 3>fd3
 check "the key came over the descriptor" grep -qE '^([0-9A-Z]{5}-){12}[0-9A-Z]{5}$' fd3
