@@ -104,15 +104,11 @@ int run(const std::vector<std::string>& args) {
   return kExitUsage;
 }
 
-}  // namespace
-}  // namespace ecfs::setup
-
-int main(int argc, char** argv) {
-  using namespace ecfs::setup;
+int run_program(int argc, char** argv) {
   signal(SIGPIPE, SIG_IGN);
   // Passphrases pass through here: no core file, and no other program of the user may look in.
 #ifndef ECFS_SANITIZED  // the leak checker traces its own process
-  if (auto done = ecfs::no_core_dumps(); !done) {
+  if (auto done = no_core_dumps(); !done) {
     report(done.error());
     return 1;
   }
@@ -128,7 +124,7 @@ int main(int argc, char** argv) {
     code =
         run(arguments(argc > 0 ? argv[0] : "ecfs", std::vector<std::string>(argv + (argc > 0 ? 1 : 0), argv + argc)));
   } catch (const std::exception& failure) {
-    report({ecfs::Code::kNoMemory, 0, std::string("out of memory or an internal error: ") + failure.what()});
+    report({Code::kNoMemory, 0, std::string("out of memory or an internal error: ") + failure.what()});
   }
   if (const int number = caught_signal(); number != 0 && code != 0) {
     // So that a shell sees that it was interrupted.
@@ -137,3 +133,8 @@ int main(int argc, char** argv) {
   }
   return code;
 }
+
+}  // namespace
+}  // namespace ecfs::setup
+
+int main(int argc, char** argv) { return ecfs::setup::run_program(argc, argv); }

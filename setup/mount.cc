@@ -29,7 +29,7 @@ volatile sig_atomic_t g_server = 0;
 void pass_on(int number) { kill(static_cast<pid_t>(g_server), number); }
 
 // The server got the terminal's signals itself; those sent to this process alone are passed on.
-Result<int> stay(Child server) {
+Result<int> stay(Child& server) {
   g_server = static_cast<sig_atomic_t>(server.pid());
   for (const int number : {SIGTERM, SIGHUP}) {
     struct sigaction action {};
@@ -79,7 +79,7 @@ Result<int> run(Options& o) {
   }
   ECFS_LET(Child server, open_and_mount(job, o.mountpoint, o.unlock));
   if (!o.quiet) say(volume.shown() + " is open at " + o.mountpoint + (o.foreground ? "; Ctrl-C unmounts it" : ""));
-  if (o.foreground) return stay(std::move(server));
+  if (o.foreground) return stay(server);
   return 0;
 }
 
