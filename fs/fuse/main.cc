@@ -289,7 +289,9 @@ Status run_server(Fd request_fd, Fd lower, Fd& ready, Fd fuse, Fd to_supervisor,
   // Threads begin with every signal blocked, so that those to stop reach the thread that waits for them.
   ECFS_LET(Opened opened, open_volume(std::move(request_fd), std::move(lower), foreground));
   const std::string& mountpoint = opened.request.mountpoint;
-  Server server{opened.volume.get(), opened.request.options.shared, nullptr};
+  Server server;
+  server.volume = opened.volume.get();
+  server.shared = opened.request.options.shared;
   if (!fuse) ECFS_TRY(check_can_mount(mountpoint));
   ECFS_LET(const Session session, make_session(opened.request, static_cast<bool>(fuse), opened.read_only, server));
   server.seeker = std::make_unique<Seeker>(*opened.volume, session.get());
@@ -309,7 +311,8 @@ Status run_server(Fd request_fd, Fd lower, Fd& ready, Fd fuse, Fd to_supervisor,
   Status done = serve_until_unmounted(session.get());
   g_session = nullptr;
   server.seeker.reset();
-  opened.volume.reset();  // settles what is open still
+  server.close_all();
+  opened.volume.reset();
   return done;
 }
 

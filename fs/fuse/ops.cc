@@ -88,15 +88,13 @@ void reply_entry(fuse_req_t req, const Entry& entry) noexcept {
   if (fuse_reply_entry(req, &out) != 0) volume.forget(entry.nodeid, 1);
 }
 
-FileHandle& file_of(const fuse_file_info* fi) noexcept {
-  return *reinterpret_cast<FileHandle*>(fi->fh);  // NOLINT: set by set_handle, kept by the kernel
-}
-DirHandle& dir_of(const fuse_file_info* fi) noexcept { return *reinterpret_cast<DirHandle*>(fi->fh); }  // NOLINT
+FileHandle& file_of(const fuse_file_info* fi) noexcept { return Handles<FileHandle>::get(fi->fh); }
+DirHandle& dir_of(const fuse_file_info* fi) noexcept { return Handles<DirHandle>::get(fi->fh); }
 
-void set_handle(fuse_req_t req, fuse_file_info* fi, const OpenedFile& file) noexcept {
-  fi->fh = reinterpret_cast<std::uint64_t>(file.handle.get());  // NOLINT
+void set_handle(fuse_req_t req, fuse_file_info* fi, OpenedFile file) {
   fi->keep_cache = file.keep_cache && !server_of(req).shared ? 1 : 0;
   fi->noflush = file.handle->writer ? 0 : 1;
+  fi->fh = server_of(req).files.give(std::move(file.handle));
 }
 
 ByteView view_of(const char* data, std::size_t size) noexcept { return as_bytes({data, size}); }
@@ -231,13 +229,9 @@ void op_open(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) noexcept {
   reply_with(
       req, [&] { return volume_of(req).open_file(ino, fi->flags, caller_of(req)); },
       [&](OpenedFile file) {
-        Volume& volume = volume_of(req);
-        set_handle(req, fi, file);
-        if (fuse_reply_open(req, fi) == 0) {
-          (void)file.handle.release();  // the kernel has it
-        } else {
-          volume.release(std::move(file.handle));
-        }
+        Server& server = server_of(req);
+        set_handle(req, fi, std::move(file));
+        if (fuse_reply_open(req, fi) != 0) server.volume->release(server.files.take(fi->fh));
       });
 }
 
@@ -245,14 +239,12 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode,
   reply_with(
       req, [&] { return volume_of(req).create(parent, name, mode, fi->flags, caller_of(req)); },
       [&](Volume::Created made) {
-        Volume& volume = volume_of(req);
-        set_handle(req, fi, made.file);
+        Server& server = server_of(req);
+        set_handle(req, fi, std::move(made.file));
         const fuse_entry_param entry = to_fuse(req, made.entry);
-        if (fuse_reply_create(req, &entry, fi) == 0) {
-          (void)made.file.handle.release();
-        } else {
-          volume.release(std::move(made.file.handle));
-          volume.forget(made.entry.nodeid, 1);
+        if (fuse_reply_create(req, &entry, fi) != 0) {
+          server.volume->release(server.files.take(fi->fh));
+          server.volume->forget(made.entry.nodeid, 1);
         }
       });
 }
@@ -289,7 +281,7 @@ void op_fsync(fuse_req_t req, fuse_ino_t, int data_only, fuse_file_info* fi) noe
 
 void op_release(fuse_req_t req, fuse_ino_t, fuse_file_info* fi) noexcept {
   reply_status(req, [&]() -> Status {
-    volume_of(req).release(std::unique_ptr<FileHandle>(&file_of(fi)));
+    volume_of(req).release(server_of(req).files.take(fi->fh));
     return {};
   });
 }
@@ -335,8 +327,9 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) noexcept {
   reply_with(
       req, [&] { return volume_of(req).opendir(ino); },
       [&](std::unique_ptr<DirHandle> dir) {
-        fi->fh = reinterpret_cast<std::uint64_t>(dir.get());  // NOLINT
-        if (fuse_reply_open(req, fi) == 0) (void)dir.release();
+        Server& server = server_of(req);
+        fi->fh = server.dirs.give(std::move(dir));
+        if (fuse_reply_open(req, fi) != 0) (void)server.dirs.take(fi->fh);
       });
 }
 
@@ -383,8 +376,10 @@ void op_readdirplus(fuse_req_t req, fuse_ino_t, std::size_t size, off_t offset, 
 }
 
 void op_releasedir(fuse_req_t req, fuse_ino_t, fuse_file_info* fi) noexcept {
-  const std::unique_ptr<DirHandle> dir(&dir_of(fi));
-  fuse_reply_err(req, 0);
+  reply_status(req, [&]() -> Status {
+    (void)server_of(req).dirs.take(fi->fh);
+    return {};
+  });
 }
 
 void op_fsyncdir(fuse_req_t req, fuse_ino_t, int data_only, fuse_file_info* fi) noexcept {
@@ -426,6 +421,11 @@ void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char* name) noexcept {
 }
 
 }  // namespace
+
+void Server::close_all() {
+  while (std::unique_ptr<FileHandle> file = files.take_any()) volume->release(std::move(file));
+  while (dirs.take_any()) continue;
+}
 
 Seeker::Seeker(Volume& volume, fuse_session* session)
     : volume_(volume), session_(session), thread_([this] { answer_all(); }) {}

@@ -7,8 +7,10 @@
 
 #include <condition_variable>
 #include <deque>
+#include <memory>
 #include <mutex>
 #include <thread>
+#include <unordered_set>
 
 #include "fs/volume.h"
 
@@ -45,12 +47,46 @@ class Seeker {
   std::thread thread_;
 };
 
+// Handles are the open files or directories that the kernel has numbers of. Those of a mount that was detached and then
+// ended under its last users are never given back by the kernel, but are closed like the others. Safe from any thread.
+template <class Handle>
+class Handles {
+ public:
+  std::uint64_t give(std::unique_ptr<Handle> handle) {
+    const std::lock_guard lock(mutex_);
+    handles_.insert(handle.get());
+    return number_of(handle.release());
+  }
+  // get is for a number that was given and not taken: the kernel holds the file while it asks.
+  static Handle& get(std::uint64_t number) noexcept { return *reinterpret_cast<Handle*>(number); }  // NOLINT
+  std::unique_ptr<Handle> take(std::uint64_t number) {
+    const std::lock_guard lock(mutex_);
+    handles_.erase(&get(number));
+    return std::unique_ptr<Handle>(&get(number));
+  }
+  std::unique_ptr<Handle> take_any() {
+    const std::lock_guard lock(mutex_);
+    if (handles_.empty()) return nullptr;
+    return std::unique_ptr<Handle>(handles_.extract(handles_.begin()).value());
+  }
+
+ private:
+  static std::uint64_t number_of(Handle* handle) noexcept { return reinterpret_cast<std::uint64_t>(handle); }  // NOLINT
+  std::mutex mutex_;
+  std::unordered_set<Handle*> handles_;
+};
+
 // Server is what every request is given (the userdata of the session).
 struct Server {
   Volume* volume = nullptr;
   // A tree that changes behind the mount: no writeback cache, nothing trusted without asking.
   bool shared = false;
   std::unique_ptr<Seeker> seeker;
+  Handles<FileHandle> files;
+  Handles<DirHandle> dirs;
+
+  // close_all is for the end: no request is under way any more.
+  void close_all();
 };
 
 // operations gives the table of requests that are answered. Locks of files are not among them: the kernel keeps them by

@@ -195,16 +195,21 @@ class Lifecycle(unittest.TestCase):
 
             def traffic():
                 try:
-                    for k in range(1000):
-                        write(self.v.path("t%d" % k), b"x" * 5000)
+                    for k in range(10000):
+                        if stop.is_set():
+                            break
+                        write(self.v.path("t%d" % (k % 100)), b"x" * 5000)
                 except OSError:
                     pass
 
+            stop = threading.Event()
             threads = [threading.Thread(target=traffic) for _ in range(3)]
             for t in threads:
                 t.start()
             time.sleep(0.02)
             kill(self.v.supervisor, signal.SIGTERM)
+            wait_for(lambda: not is_mounted(self.v.mnt))
+            stop.set()
             for t in threads:
                 t.join()
             self.assertTrue(wait_for(lambda: not alive(pids[0]) and not alive(pids[1]), 15), i)
