@@ -161,6 +161,13 @@ Result<std::shared_ptr<const Fd>> Volume::dir_fd(const InodeRef& dir, bool moves
   return fd;
 }
 
+Result<DirReader> Volume::list_lower(const Dir& dir) {
+  Result<DirReader> reader = DirReader::open(dir.get());
+  if (reader || errno_of(reader.error()) != EMFILE) return reader;
+  dir_fds_.clear();
+  return DirReader::open(dir.get());
+}
+
 Result<Volume::Dir> Volume::dir_at(std::uint64_t nodeid) {
   ECFS_LET(InodeRef inode, find(nodeid));
   return dir_of(inode);
@@ -342,6 +349,14 @@ Result<struct stat> Volume::setattr(std::uint64_t nodeid, const AttrChange& chan
   }
   // Owner, then mode, for a change of owner takes the suid and sgid bits off; the times last, for all before sets them.
   if (change.uid || change.gid || change.mode || change.atime || change.mtime) {
+    // Not while OwnerAccess has the mode widened: it would put the old one back over the new.
+    std::unique_lock<std::shared_mutex> dir_lock;
+    std::unique_lock<std::mutex> open_lock;
+    if (inode->dir) {
+      dir_lock = std::unique_lock(inode->dir->lock);
+    } else {
+      open_lock = std::unique_lock(opening(*inode));
+    }
     ECFS_LET(const Fd fd, path_fd(inode));
     constexpr int kHere = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW;
     if (change.uid || change.gid) {

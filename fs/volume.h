@@ -171,6 +171,7 @@ class Volume {
   Result<InodeRef> find(std::uint64_t nodeid) const;
   Result<Fd> open_lower(int dirfd, const char* name, int flags, mode_t mode = 0);
   Result<std::shared_ptr<const Fd>> dir_fd(const InodeRef& dir, bool moves_held = false);
+  Result<DirReader> list_lower(const Dir& dir);
   Result<Dir> dir_at(std::uint64_t nodeid);
   Result<Dir> dir_of(const InodeRef& inode);
   template <class F>
@@ -255,9 +256,9 @@ class Volume {
   // Plain sizes that were found to differ from what arithmetic gives, for the lower file as it was then.
   struct SizeHint {
     InodeKey key;
-    off_t lower_size;
-    timespec changed;
-    std::uint64_t plain_size;
+    off_t lower_size = 0;
+    timespec changed{};
+    std::uint64_t plain_size = 0;
   };
   mutable std::mutex hints_mutex_;
   std::atomic<std::size_t> num_hints_{0};

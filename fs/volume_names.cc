@@ -91,7 +91,7 @@ Status Volume::check_new_names(const Dir& dir, const DirId& id) {
   }
   ECFS_LET(const LowerStat st, stat_at(dir.get(), ""));
   const OwnerAccess access(dir.get(), st.st, S_IRUSR);
-  Result<DirReader> reader = DirReader::open(dir.get());
+  Result<DirReader> reader = list_lower(dir);
   // Another's directory that may be written but not listed (a drop box) can only be trusted.
   if (!reader && errno_of(reader.error()) == EACCES) return {};
   if (!reader) return std::move(reader).error();
@@ -247,7 +247,7 @@ Result<Entry> Volume::lookup(std::uint64_t parent, std::string_view name) {
 Result<Volume::Conflict> Volume::find_conflict(const Dir& dir, const DirId& id, std::string_view shown) {
   const Error none{Code::kNotFound, ENOENT, "no such name"};
   if (shown.find(kConflictMark) == std::string_view::npos) return none;
-  ECFS_LET(DirReader reader, DirReader::open(dir.get()));
+  ECFS_LET(DirReader reader, list_lower(dir));
   for (;;) {
     ECFS_LET(const std::optional<RawEntry> raw, reader.peek());
     if (!raw) return none;
@@ -269,8 +269,8 @@ Status Volume::refuse_conflict(const Dir& dir, const DirId& id, std::string_view
 Result<std::unique_ptr<DirHandle>> Volume::opendir(std::uint64_t nodeid) {
   ECFS_LET(const Dir dir, dir_at(nodeid));
   if (options_.shared) recheck_id(dir);
-  ECFS_LET(Fd fd, open_lower(dir.get(), ".", O_RDONLY | O_DIRECTORY));
-  return std::make_unique<DirHandle>(dir.inode, DirReader(std::move(fd)));
+  ECFS_LET(DirReader reader, list_lower(dir));
+  return std::make_unique<DirHandle>(dir.inode, std::move(reader));
 }
 
 Status Volume::readdir(DirHandle& handle, off_t position, bool plus, const std::function<bool(const DirEntry&)>& take) {
@@ -279,6 +279,10 @@ Status Volume::readdir(DirHandle& handle, off_t position, bool plus, const std::
   const std::lock_guard reader_lock(handle.mutex);
   DirReader& reader = handle.reader;
   if (reader.position() != position) ECFS_TRY(reader.seek(position));
+  // Its id, and the side files of long names, are files in it: they want the right to search, which a listing of names
+  // does not.
+  ECFS_LET(const LowerStat now, stat_at(reader.fd(), ""));
+  const OwnerAccess access(reader.fd(), now.st, S_IXUSR);
   ECFS_LET(const DirId id, id_of(dir));
   for (;;) {
     ECFS_LET(const std::optional<RawEntry> raw, reader.peek());
@@ -508,7 +512,7 @@ Status Volume::clear_leftovers(const Dir& dir) {
   std::vector<std::string> leftovers;
   ECFS_LET(const LowerStat st, stat_at(dir.get(), ""));
   const OwnerAccess access(dir.get(), st.st, S_IRWXU);
-  ECFS_LET(DirReader reader, DirReader::open(dir.get()));
+  ECFS_LET(DirReader reader, list_lower(dir));
   for (;;) {
     ECFS_LET(const std::optional<RawEntry> raw, reader.peek());
     if (!raw) break;

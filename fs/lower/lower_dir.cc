@@ -113,7 +113,9 @@ OwnerAccess::~OwnerAccess() {
 }
 
 Result<DirReader> DirReader::open(int dirfd) {
-  ECFS_LET(Fd fd, open_at(dirfd, ".", O_RDONLY | O_DIRECTORY));
+  // Not by the name ".": that wants the right to search, and a listing only the right to read.
+  Fd fd(::open(ProcPath(dirfd).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd) return system_error(errno, "open a directory");
   return DirReader(std::move(fd));
 }
 

@@ -231,6 +231,35 @@ class Attributes(MountTest):
             self.assertErrno(errno.EACCES, open, self.p("w"), "r+")
             self.assertEqual(len(read(self.p("w"))), 4000)
 
+    def test_directories_that_deny_their_owner(self):
+        long_name = "l" * 255
+        for mode in (0o400, 0o300, 0o100):
+            d = self.p("d%o" % mode)
+            os.mkdir(d)
+            write(os.path.join(d, "f"), b"x")
+            write(os.path.join(d, long_name), b"y")
+            os.rename(d, d + "r")  # its id is now a file in it
+            os.chmod(d + "r", mode)
+        self.v.remount()
+        if os.geteuid() == 0:
+            return
+        self.assertEqual(sorted(os.listdir(self.p("d400r"))), ["f", long_name])
+        self.assertErrno(errno.EACCES, open, self.p("d400r", "f"))
+        self.assertErrno(errno.EACCES, os.listdir, self.p("d300r"))
+        write(self.p("d300r", "new"), b"n")
+        self.assertEqual(read(self.p("d300r", "new")), b"n")
+        self.assertEqual(read(self.p("d100r", "f")), b"x")
+        self.assertErrno(errno.EACCES, open, self.p("d100r", "new"), "w")
+        for mode in (0o400, 0o300, 0o100):
+            d = self.p("d%o" % mode)
+            self.assertEqual(stat.S_IMODE(os.stat(d + "r").st_mode), mode)
+            os.rename(d + "r", d)
+            os.chmod(d, 0o700)
+            for name in os.listdir(d):
+                os.unlink(os.path.join(d, name))
+            os.chmod(d, 0)
+            os.rmdir(d)
+
     def test_a_handle_outlives_a_change_of_mode(self):
         fd = os.open(self.p("f"), os.O_CREAT | os.O_RDWR, 0o600)
         os.fchmod(fd, 0)
