@@ -344,6 +344,36 @@ TEST_F(Store, AnOlderProfileTakesWhatTheVolumeLearned) {
   EXPECT_TRUE(ok(VolumeStore::open(both())).notes().empty());
 }
 
+TEST_F(Store, CopiesThatWentApartFollowTheProfile) {
+  VolumeStore store = made(both());
+  const Bytes common = get(lower.fd(), ".ecfs-volume");
+  ok(ok(VolumeStore::open(only_lower())).add_slot(kit().key, kit().third));  // slot 3 there: a recovery key
+  const Bytes apart = get(lower.fd(), ".ecfs-volume");
+  put(lower.fd(), ".ecfs-volume", common);
+  store = ok(VolumeStore::open(both()));
+  ok(store.add_slot(kit().key, kit().third_password));  // slot 3 here: a password
+  put(lower.fd(), ".ecfs-volume", apart);
+
+  VolumeStore again = ok(VolumeStore::open(both()));
+  EXPECT_EQ(code_of(again.unlock_with_recovery(kit().other_recovery)), Code::kWrongKey);
+  EXPECT_EQ(ok(again.unlock_with_passphrase(kit().other_passphrase)).slot_id, 3U);
+  ok(again.repair(kit().key));
+  EXPECT_EQ(ids_of(area_in(lower, ".ecfs-volume")), Ids{2});
+  EXPECT_TRUE(nowhere(kit().third));
+
+  // The other side went further: its numbers in use here are told, and nothing of the profile's own is lost.
+  put(lower.fd(), ".ecfs-volume", apart);
+  put(lower.fd(), ".ecfs-volume.bak", apart);
+  VolumeStore elsewhere = ok(VolumeStore::open(only_lower()));
+  ok(elsewhere.add_slot(kit().key, ok(make_recovery_slot(kit().header.id, 4, "", kit().key, kit().recovery))));
+  again = ok(VolumeStore::open(both()));
+  ok(again.unlock_with_passphrase(kit().passphrase));
+  EXPECT_EQ(ids_of(again.area()), (Ids{1, 2, 3, 4}));
+  EXPECT_EQ(again.area().find(3)->type, SlotType::kPassword);
+  const auto told = [](const std::string& note) { return note.find("slot 3 ") != std::string::npos; };
+  EXPECT_TRUE(std::any_of(again.notes().begin(), again.notes().end(), told));
+}
+
 TEST_F(Store, AForgedNewerGenerationIsNotBelieved) {
   made(both());
   VolumeFile file = ok(parse_volume_file(get(lower.fd(), ".ecfs-volume")));
