@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <mutex>
@@ -38,20 +37,15 @@ ByteView zeros(std::uint64_t len) {
 // scratch is a buffer of this thread, of at least `len` bytes and aligned to pages. It holds what a request moves, and
 // stays for the next.
 std::uint8_t* scratch(std::uint64_t len) {
-  struct Free {
-    void operator()(std::uint8_t* p) const noexcept { std::free(p); }  // NOLINT: from aligned_alloc
-  };
-  thread_local std::unique_ptr<std::uint8_t, Free> buffer;
-  thread_local std::uint64_t size = 0;
-  if (size < len) {
-    const std::uint64_t want = (len + kPageBytes - 1) / kPageBytes * kPageBytes;
-    buffer.reset();
-    size = 0;
-    buffer.reset(static_cast<std::uint8_t*>(std::aligned_alloc(kPageBytes, want)));
-    if (!buffer) throw std::bad_alloc();
-    size = want;
+  thread_local Bytes buffer;
+  std::size_t space = len + kPageBytes;
+  if (buffer.size() < space) {
+    buffer = Bytes();  // nothing in it is worth copying
+    buffer.resize(space);
   }
-  return buffer.get();
+  space = buffer.size();
+  void* at = buffer.data();
+  return static_cast<std::uint8_t*>(std::align(kPageBytes, len, at, space));
 }
 
 // A range of bytes in lower order, as several buffers.
@@ -304,7 +298,7 @@ Status NativeContents::find_end() {
 Status NativeContents::open_unread() {
   // A file whose end is guarded is emptied by a header; only one that is readable can be so in one step.
   if (keeps_header()) {
-    const Status opened = open();
+    Status opened = open();
     if (opened || opened.error().code != Code::kCorrupt) return opened;
     shape_ = Shape::kUnreadable;
     return {};
@@ -988,8 +982,9 @@ Result<std::size_t> NativeContents::write(std::uint64_t offset, ByteView data) {
     if (!stored) break;
     done += *stored;
   }
-  // A gap is settled later, but they shall not pile up without limit.
-  if (gaps_.num_intervals() > kMaxRemembered) ECFS_TRY(settle_locked(false));
+  // Gaps are settled later, but they shall not pile up without limit. Should it fail, the data is stored all the same,
+  // and the next settle() says so.
+  if (gaps_.num_intervals() > kMaxRemembered) (void)settle_locked(false);
   return done;
 }
 

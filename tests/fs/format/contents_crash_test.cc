@@ -13,6 +13,13 @@
 namespace ecfs::fs::test {
 namespace {
 
+// Sanitizers make it slow, and look at other things than the outcome.
+#ifdef ECFS_SANITIZED
+constexpr int kFewer = 4;
+#else
+constexpr int kFewer = 1;
+#endif
+
 bool long_run() {
   const char* value = std::getenv("ECFS_LONG");
   return value != nullptr && *value != '\0';
@@ -146,7 +153,7 @@ INSTANTIATE_TEST_SUITE_P(All, Kill, testing::ValuesIn(kill_cases()));
 
 TEST_P(Kill, LeavesOldOrNew) {
   OperationMaker maker(GetParam().seed, kind_.shift, 135 * b_);
-  const int num = (b_ == kPageBytes ? 400 : 120) * (long_run() ? 10 : 1);
+  const int num = (b_ == kPageBytes ? 400 : 120) / kFewer * (long_run() ? 10 : 1);
   Recorder lower;
   auto contents = need(format_->open_contents_to_truncate(lower));
   ASSERT_TRUE(contents->truncate(0));
@@ -193,8 +200,8 @@ TEST_P(Kill, LeavesOldOrNew) {
               num, static_cast<unsigned long long>(counts_.states), static_cast<unsigned long long>(counts_.twice),
               static_cast<unsigned long long>(counts_.old_blocks), static_cast<unsigned long long>(counts_.new_blocks),
               static_cast<unsigned long long>(counts_.eio_blocks));
-  EXPECT_GT(counts_.old_blocks, 100U);
-  EXPECT_GT(counts_.new_blocks, 100U);
+  EXPECT_GT(counts_.old_blocks, 50U);
+  EXPECT_GT(counts_.new_blocks, 50U);
 }
 
 // --- Power cuts ----------------------------------------------------------------------------------------------------
@@ -274,7 +281,7 @@ TEST_P(PowerCut, NeverGivesWrongPlaintextAndKeepsWhatWasSynced) {
   const auto format = make_format(kind);
   const std::uint64_t b = Geometry(kind.shift).block_bytes();
   OperationMaker maker(GetParam().seed + 100, kind.shift, 135 * b);
-  const int num = (b == kPageBytes ? 500 : 150) * (long_run() ? 10 : 1);
+  const int num = (b == kPageBytes ? 500 : 150) / kFewer * (long_run() ? 10 : 1);
   Counts counts;
 
   Recorder lower;
@@ -392,7 +399,7 @@ TEST_P(PowerCut, NeverGivesWrongPlaintextAndKeepsWhatWasSynced) {
   std::printf("power cut: %d operations, %llu states, %llu blocks right, %llu blocks EIO, %llu files EIO\n", num,
               static_cast<unsigned long long>(counts.states), static_cast<unsigned long long>(counts.old_blocks),
               static_cast<unsigned long long>(counts.eio_blocks), static_cast<unsigned long long>(counts.eio_files));
-  EXPECT_GT(counts.states, 500U);
+  EXPECT_GT(counts.states, 100U);
   EXPECT_GT(counts.old_blocks, 1000U);
 }
 
