@@ -84,7 +84,7 @@ struct DirEntry {
   const Entry* entry = nullptr;
 };
 
-class Volume {
+class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the order in which it is explained
  public:
   // open serves the lower directory `root` (O_PATH or readable). Takes the volume's lock there (flock on the
   // directory; shared if read-only): kBusy if another process serves it.

@@ -30,7 +30,7 @@ InodeRef::InodeRef(const InodeRef& other) noexcept : inode_(other.inode_) {
   if (inode_ != nullptr) inode_->refs_.fetch_add(1, std::memory_order_relaxed);
 }
 InodeRef::~InodeRef() {
-  if (inode_ != nullptr) inode_->table.unref(inode_);
+  if (inode_ != nullptr) inode_->table.unref(inode_);  // NOLINT(clang-analyzer-cplusplus.NewDelete): it is counted
 }
 
 Inode::Inode(std::uint64_t nodeid, const InodeKey& k, InodeTable& t, mode_t mode, const NewLink& link)

@@ -65,7 +65,27 @@ def main(needs_root=False):
         skip_all("the variant for root")
     if args.options:
         OPTIONS.append(args.options)
-    unittest.main(argv=[sys.argv[0]] + rest, verbosity=2)
+    reports = collect_sanitizer_reports()
+    done = unittest.main(argv=[sys.argv[0]] + rest, verbosity=2, exit=False)
+    sys.exit(0 if done.result.wasSuccessful() and not print_all(reports) else 1)
+
+
+def collect_sanitizer_reports():
+    """A server built with a sanitizer has nobody to tell but a file."""
+    reports = tempfile.mkdtemp(prefix="ecfs-reports-")
+    for name in ("ASAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS"):
+        os.environ[name] = ":".join(filter(None, [os.environ.get(name), "log_path=%s/report" % reports]))
+    return reports
+
+
+def print_all(reports):
+    """Prints the reports; gives their number."""
+    names = os.listdir(reports)
+    for name in names:
+        with open(os.path.join(reports, name)) as f:
+            print(f.read())
+    shutil.rmtree(reports)
+    return len(names)
 
 
 def wait_for(what, seconds=10.0):
