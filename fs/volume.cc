@@ -1,6 +1,7 @@
 #include "fs/volume.h"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <sys/file.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -19,6 +20,8 @@ namespace {
 // A chain of parents longer than this is a loop, made by moving lower directories behind the mount.
 constexpr std::size_t kMaxDepth = 1U << 16;
 constexpr std::size_t kMaxHints = 4096;
+
+constexpr std::size_t kManyInodes = 50'000;
 
 constexpr auto kSettleEvery = std::chrono::seconds(2);
 
@@ -64,6 +67,7 @@ Volume::~Volume() {
 
 void Volume::settle_loop() {
   std::vector<InodeRef> due;
+  std::size_t most_inodes = 0;
   for (bool last = false; !last;) {
     {
       std::unique_lock lock(unsettled_mutex_);
@@ -84,6 +88,12 @@ void Volume::settle_loop() {
       let_go(inode, open);
     }
     due.clear();
+    // After a walk over a large tree the kernel forgets it again; the allocator keeps such small pieces unless told.
+    most_inodes = std::max(most_inodes, table_.size());
+    if (most_inodes > kManyInodes && table_.size() < most_inodes / 2) {
+      malloc_trim(0);
+      most_inodes = table_.size();
+    }
   }
 }
 
