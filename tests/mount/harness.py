@@ -189,6 +189,7 @@ class Volume:
         finally:
             if is_mounted(self.mnt):
                 subprocess.run(["fusermount3", "-u", "-z", self.mnt])
+            subprocess.run(["chmod", "-R", "u+rwx", self.base], stderr=subprocess.DEVNULL)
             shutil.rmtree(self.base, ignore_errors=True)
 
     def path(self, *names):
