@@ -227,6 +227,7 @@ class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the orde
   // acquire counts one more handle. `keep_cache` is asked for by the kernel's opens alone.
   Result<std::shared_ptr<OpenFile>> acquire(const InodeRef& inode, Want want, bool* keep_cache = nullptr);
   Result<std::shared_ptr<OpenFile>> acquire_locked(const InodeRef& inode, Want want, bool* keep_cache);
+  void await_last_close(const Inode& inode);
   Result<Fd> open_regular(const InodeRef& inode, bool write, bool* writable);
   void let_go(const InodeRef& inode, const std::shared_ptr<OpenFile>& open);
   Status settle(OpenFile& open);

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <thread>
 
 #include "fs/volume.h"
 #include "fs/volume_internal.h"
@@ -74,12 +76,28 @@ Result<Fd> Volume::open_regular(const InodeRef& inode, bool write, bool* writabl
 }
 
 Result<std::shared_ptr<OpenFile>> Volume::acquire(const InodeRef& inode, Want want, bool* keep_cache) {
+  if (keep_cache != nullptr) await_last_close(*inode);
   Result<std::shared_ptr<OpenFile>> open = [&] {
     const std::lock_guard lock(opening(*inode));
     return acquire_locked(inode, want, keep_cache);
   }();
   if (!open) return complain(*inode, std::move(open).error());
   return open;
+}
+
+// After a lost write the kernel believes in a size that only the last close puts right (let_go), and it tells of a
+// close some time after close(2) has returned. Who opens the file in between waits for that, unless the file really
+// stays open.
+void Volume::await_last_close(const Inode& inode) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(200);
+  for (;;) {
+    {
+      const std::lock_guard lock(inode.mutex);
+      if (!inode.open || !inode.open->lost_write) return;
+    }
+    if (std::chrono::steady_clock::now() >= deadline) return;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
 }
 
 Result<std::shared_ptr<OpenFile>> Volume::acquire_locked(const InodeRef& inode, Want want, bool* keep_cache) {

@@ -161,6 +161,7 @@ Result<Child> open_and_mount(const MountJob& job, const std::string& mountpoint,
                  volume.lower_path + ", where the encrypted files of " + volume.shown() +
                      " are, is not there (a disk not connected?)"};
   }
+  ECFS_TRY(wrap::check_lower_present(volume.lower_dir.get(), volume.lower_path));
   ECFS_TRY(check_fuse());
   const auto check = [&]() -> Result<Mountpoint> {
     ECFS_TRY(check_not_mounted(volume.lower_path));

@@ -1,6 +1,5 @@
 #include "setup/new_volume.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -11,7 +10,6 @@
 
 #include "setup/volume_ref.h"
 #include "wrap/base/file.h"
-#include "wrap/base/owned.h"
 
 namespace ecfs::setup {
 namespace {
@@ -126,28 +124,6 @@ NewDirectory::~NewDirectory() {
     unlinkat(undo_.get(), split_path(path_).second.c_str(), AT_REMOVEDIR);
   } else {
     (void)fchmod(dir_.get(), mode_before_);
-  }
-}
-
-Result<std::vector<std::string>> list_directory(int dir) {
-  const int copy = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (copy < 0) return system_error(errno, "read a directory");
-  const Owned<DIR, closedir> stream(fdopendir(copy));
-  if (!stream) {
-    const int err = errno;
-    close(copy);
-    return system_error(err, "read a directory");
-  }
-  std::vector<std::string> names;
-  for (;;) {
-    errno = 0;
-    const dirent* entry = readdir(stream.get());
-    if (entry == nullptr) {
-      if (errno != 0) return system_error(errno, "read a directory");
-      return names;
-    }
-    const std::string_view name = entry->d_name;
-    if (name != "." && name != "..") names.emplace_back(name);
   }
 }
 

@@ -60,9 +60,6 @@ class NewDirectory {
   mode_t mode_before_;
 };
 
-// list_directory gives the names in a directory, without "." and "..".
-Result<std::vector<std::string>> list_directory(int dir);
-
 // remove_contents removes all that is in a directory, never following a symbolic link and never going into another
 // filesystem. remove_tree removes the directory as well.
 Status remove_contents(int dir);

@@ -6,7 +6,7 @@
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -352,8 +352,9 @@ Result<std::optional<MountEntry>> ecfs_mount_at(const std::string& path) {
 }
 
 bool is_dead(const std::string& mountpoint) {
-  struct stat st {};
-  return stat(mountpoint.c_str(), &st) != 0 && errno == ENOTCONN;
+  // Not stat: the kernel answers that from its cache after the server has gone.
+  struct statvfs fs {};
+  return statvfs(mountpoint.c_str(), &fs) != 0 && errno == ENOTCONN;
 }
 
 Status unmount(const std::string& mountpoint, bool lazy) {

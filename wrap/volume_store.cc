@@ -159,6 +159,14 @@ Result<Fd> lock_header(int dir, const std::string& name) {
 
 }  // namespace
 
+Status check_lower_present(int lower_dir, const std::string& path) {
+  ECFS_LET(const std::vector<std::string> names, list_directory(lower_dir, 2));  // lost+found may be one
+  const bool any = std::any_of(names.begin(), names.end(), [](const std::string& n) { return n != "lost+found"; });
+  if (any) return {};
+  return Error{Code::kUnavailable, ENOENT,
+               "the encrypted directory " + path + " is empty, as if its disk were not there"};
+}
+
 // What one place is to hold.
 struct VolumeStore::Update {
   int dir;
@@ -220,7 +228,14 @@ Status VolumeStore::read_copies() {
       std::optional<Error> why;
       copies_.push_back(load(dir, in_profile ? kProfileVolumeName : kVolumeFileName, in_profile, previous, why));
       // A later version's header is not damage: what lies behind it may be older than its upgrade.
-      if (why && why->code == Code::kUnsupported && !previous) return *std::move(why);
+      if (why && why->code == Code::kUnsupported && !previous) {
+        const Copy& copy = copies_.back();
+        if (exists(dir, copy.name + ".bak")) {
+          why->what += "; if no later version was ever used here, the header is damaged: put its previous version, " +
+                       copy.name + ".bak, in its place";
+        }
+        return *std::move(why);
+      }
       if (why && !failure) failure = std::move(why);
     }
   }
@@ -326,11 +341,18 @@ Status VolumeStore::adopt(const Secret& volume_key) {
   if (lower->area.generation < area_.generation) {
     note("the header " + shown(lower->dir, lower->name) + " is older than the profile's: a backup of it has old keys");
   }
-  if (lower->area.generation <= area_.generation) return {};
-  note("the header " + shown(chosen->dir, chosen->name) +
-       " is older than the one in the volume; the later one's recovery " + "keys count");
+  if (lower->area.generation < area_.generation) return {};
   const auto is_recovery = [](const Slot& s) { return s.type == SlotType::kRecovery; };
-  area_.slots.erase(std::remove_if(area_.slots.begin(), area_.slots.end(), is_recovery), area_.slots.end());
+  if (lower->area.generation > area_.generation) {
+    note("the header " + shown(chosen->dir, chosen->name) +
+         " is older than the one in the volume; the later one's recovery keys count");
+    area_.slots.erase(std::remove_if(area_.slots.begin(), area_.slots.end(), is_recovery), area_.slots.end());
+  } else if (within(lower->area, area_)) {
+    return {};
+  } else {
+    note("the headers " + shown(chosen->dir, chosen->name) + " and " + shown(lower->dir, lower->name) +
+         " were changed independently; the keys of both count");
+  }
   for (const Slot& slot : lower->area.slots) {
     const Slot* same = area_.find(slot.id);
     if (same == nullptr && area_.slots.size() < kMaxSlots) {

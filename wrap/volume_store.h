@@ -28,6 +28,11 @@ struct Unlocked {
   std::uint32_t slot_id = 0;  // the slot that opened
 };
 
+// check_lower_present gives kUnavailable if the lower directory of a profile is empty, as its mountpoint is where its
+// disk is not there: to open that would show an empty volume, and what is written then would stand beside the real
+// one. A volume that only lost its header has files, and is repaired. `path` is for the message.
+Status check_lower_present(int lower_dir, const std::string& path);
+
 class VolumeStore {
  public:
   struct Places {
@@ -74,7 +79,7 @@ class VolumeStore {
 
   // repair brings missing, damaged or older copies up to date, after an unlock. Nothing is written if all is well.
   // An older profile copy takes LOWER's newer recovery slots, and other slots that were added there, and keeps its own
-  // others.
+  // others. Copies of one generation that differ (a profile brought back from a backup and changed again) are joined.
   Status repair(const Secret& volume_key);
 
  private:

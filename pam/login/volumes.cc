@@ -1,6 +1,5 @@
 #include "pam/login/volumes.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <sys/stat.h>
@@ -56,35 +55,16 @@ Result<Fd> open_mountpoint(const std::string& path) {
 
 // A mountpoint may hold what tells the user that it is locked, and nothing else: files under a mount cannot be seen.
 Status check_only_placeholders(int mountpoint, const std::string& path) {
-  static constexpr std::array<std::string_view, 4> kAllowed = {".", "..", wrap::kPlaceholderName,
+  static constexpr std::array<std::string_view, 2> kAllowed = {wrap::kPlaceholderName,
                                                                "Access-Your-Private-Data.desktop"};
-  Fd fd(openat(mountpoint, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!fd) return system_error(errno, "read the mountpoint " + path);
-  const Owned<DIR, closedir> stream(fdopendir(fd.get()));
-  if (!stream) return system_error(errno, "read the mountpoint " + path);
-  (void)fd.release();
-  while (const dirent* entry = readdir(stream.get())) {
-    if (std::find(kAllowed.begin(), kAllowed.end(), std::string_view(entry->d_name)) == kAllowed.end()) {
-      return Error{Code::kBusy, ENOTEMPTY,
-                   path + " holds files of its own (" + entry->d_name + "); move them away first"};
+  auto names = list_directory(mountpoint, kAllowed.size() + 1);
+  if (!names) return with_context(std::move(names).error(), "the mountpoint " + path);
+  for (const std::string& name : *names) {
+    if (std::find(kAllowed.begin(), kAllowed.end(), name) == kAllowed.end()) {
+      return Error{Code::kBusy, ENOTEMPTY, path + " holds files of its own (" + name + "); move them away first"};
     }
   }
   return {};
-}
-
-// Where LOWER's disk is not there, its mountpoint is, empty: opening that would show an empty volume and invite the
-// user to write beside the real one. A volume that only lost its header has files, and is repaired.
-Status check_not_empty(int lower, const std::string& path) {
-  Fd fd(openat(lower, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  const Owned<DIR, closedir> stream(fd ? fdopendir(fd.get()) : nullptr);
-  if (!stream) return system_error(errno, "read the encrypted directory " + path);
-  (void)fd.release();
-  while (const dirent* entry = readdir(stream.get())) {
-    const std::string_view name = entry->d_name;
-    if (name != "." && name != ".." && name != "lost+found") return {};
-  }
-  return Error{Code::kUnavailable, ENOENT,
-               "the encrypted directory " + path + " is empty, as if its disk were not there"};
 }
 
 bool no_password_fits(const Error& error) { return error.code == Code::kWrongKey || error.code == Code::kNotFound; }
@@ -170,7 +150,7 @@ Result<Reply> open_as_user(const Identity& who, const std::string& name, const S
   auto lower = open_directory(AT_FDCWD, profile.lower);
   if (!lower) return with_context(std::move(lower).error(), "the encrypted directory");
   ECFS_TRY(check_lower(lower->get(), who.uid));
-  ECFS_TRY(check_not_empty(lower->get(), profile.lower));
+  ECFS_TRY(wrap::check_lower_present(lower->get(), profile.lower));
   ECFS_LET(wrap::VolumeStore store, wrap::VolumeStore::open(places_of(open, lower->get())));
   opened.notes = store.notes();
 

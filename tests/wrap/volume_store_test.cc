@@ -357,6 +357,8 @@ TEST_F(Store, CopiesThatWentApartFollowTheProfile) {
   VolumeStore again = ok(VolumeStore::open(both()));
   EXPECT_EQ(code_of(again.unlock_with_recovery(kit().other_recovery)), Code::kWrongKey);
   EXPECT_EQ(ok(again.unlock_with_passphrase(kit().other_passphrase)).slot_id, 3U);
+  const auto told = [](const std::string& note) { return note.find("slot 3 ") != std::string::npos; };
+  EXPECT_TRUE(std::any_of(again.notes().begin(), again.notes().end(), told)) << "a key that is lost is told of";
   ok(again.repair(kit().key));
   EXPECT_EQ(ids_of(area_in(lower, ".ecfs-volume")), Ids{2});
   EXPECT_TRUE(nowhere(kit().third));
@@ -370,8 +372,32 @@ TEST_F(Store, CopiesThatWentApartFollowTheProfile) {
   ok(again.unlock_with_passphrase(kit().passphrase));
   EXPECT_EQ(ids_of(again.area()), (Ids{1, 2, 3, 4}));
   EXPECT_EQ(again.area().find(3)->type, SlotType::kPassword);
-  const auto told = [](const std::string& note) { return note.find("slot 3 ") != std::string::npos; };
   EXPECT_TRUE(std::any_of(again.notes().begin(), again.notes().end(), told));
+}
+
+TEST_F(Store, CopiesOfOneGenerationAreJoined) {
+  VolumeStore store = made(both());
+  const Bytes common = get(lower.fd(), ".ecfs-volume");
+  ok(ok(VolumeStore::open(only_lower())).add_slot(kit().key, kit().third));  // slot 3 there, generation 2
+  const Bytes apart = get(lower.fd(), ".ecfs-volume");
+  put(lower.fd(), ".ecfs-volume", common);
+  store = ok(VolumeStore::open(both()));
+  ok(store.add_slot(kit().key, ok(make_recovery_slot(kit().header.id, 4, "", kit().key, kit().recovery))));
+  put(lower.fd(), ".ecfs-volume", apart);
+
+  VolumeStore again = ok(VolumeStore::open(both()));
+  EXPECT_EQ(ok(again.unlock_with_recovery(kit().other_recovery)).slot_id, 3U);
+  ok(again.repair(kit().key));
+  EXPECT_EQ(ids_of(area_in(profile, "volume")), (Ids{1, 2, 3, 4}));
+  EXPECT_EQ(ids_of(area_in(lower, ".ecfs-volume")), (Ids{2, 3, 4}));
+}
+
+TEST_F(Store, AnEmptyLowerDirectoryIsADiskThatIsNotThere) {
+  EXPECT_EQ(code_of(check_lower_present(lower.fd(), "low")), Code::kUnavailable);
+  ASSERT_EQ(mkdirat(lower.fd(), "lost+found", 0700), 0);
+  EXPECT_EQ(code_of(check_lower_present(lower.fd(), "low")), Code::kUnavailable);
+  put(lower.fd(), "x", Bytes{1});
+  EXPECT_TRUE(check_lower_present(lower.fd(), "low"));
 }
 
 TEST_F(Store, AForgedNewerGenerationIsNotBelieved) {

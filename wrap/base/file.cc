@@ -1,11 +1,15 @@
 #include "wrap/base/file.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <cstdio>
+#include <string_view>
+
+#include "wrap/base/owned.h"
 
 namespace ecfs {
 namespace {
@@ -165,6 +169,29 @@ Result<Fd> make_directory(int dirfd, const std::string& name, mode_t mode) {
   if (st.st_uid != geteuid()) return Error{Code::kDenied, 0, name + " belongs to another user"};
   if (made && fchmod(fd.get(), mode) != 0) return system_error(errno, "set the mode of " + name);
   return fd;
+}
+
+Result<std::vector<std::string>> list_directory(int dir, std::size_t most) {
+  const int copy = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (copy < 0) return system_error(errno, "read a directory");
+  const Owned<DIR, closedir> stream(fdopendir(copy));
+  if (!stream) {
+    const int err = errno;
+    close(copy);
+    return system_error(err, "read a directory");
+  }
+  std::vector<std::string> names;
+  while (names.size() < most) {
+    errno = 0;
+    const dirent* entry = readdir(stream.get());
+    if (entry == nullptr) {
+      if (errno != 0) return system_error(errno, "read a directory");
+      break;
+    }
+    const std::string_view name = entry->d_name;
+    if (name != "." && name != "..") names.emplace_back(name);
+  }
+  return names;
 }
 
 }  // namespace ecfs

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "wrap/base/bytes.h"
 #include "wrap/base/fd.h"
@@ -55,5 +56,8 @@ Status replace_file(int dirfd, const std::string& name, ByteView bytes, mode_t m
 
 // make_directory makes `name` with exactly `mode`, or finds it: then it must be a directory (not a link) of ours.
 Result<Fd> make_directory(int dirfd, const std::string& name, mode_t mode);
+
+// list_directory gives the names in a directory, without "." and ".."; at most `most` of them.
+Result<std::vector<std::string>> list_directory(int dir, std::size_t most = SIZE_MAX);
 
 }  // namespace ecfs
