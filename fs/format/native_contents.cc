@@ -234,7 +234,10 @@ Status NativeContents::open() {
   if (raw.inline_len == 0) return open_paged(raw, page0);
   inline_.resize(raw.inline_len);
   ECFS_LET(auto opener, id_.cipher->opener());
-  ECFS_LET(id_.state, open_header(opener, raw, bytes, inline_));
+  // Some writers put the size into the state too. It says no more than the length does, which the tag covers; and it
+  // must not be carried into a PAGED file.
+  ECFS_TRY(open_header(opener, raw, bytes, inline_));
+  id_.state = FileState{};
   shape_ = Shape::kInline;
   size_ = raw.inline_len;
   undone_holes_.emplace();
@@ -554,7 +557,7 @@ Status NativeContents::write_state(const FileState& state) {
 
 Status NativeContents::unseal() {
   exact_end_ = false;
-  if (!id_.state.sealed || shape_ == Shape::kInline) return {};
+  if (!id_.state.sealed) return {};
   FileState open = id_.state;
   open.sealed.reset();
   ECFS_TRY(write_state(open));

@@ -30,8 +30,6 @@ trap cleanup EXIT
 # Where the test users can run them, wherever the build directory is.
 mkdir -p "$T/bin/setup"; install -m 755 "$ECFS" "$T/bin/setup/ecfs"; install -m 755 "$ECFS_LIBEXEC/ecfs-mountd" "$T/bin/"
 ECFS=$T/bin/setup/ecfs ECFS_LIBEXEC=$T/bin
-install -m 644 "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../mount/lsan.supp" "$T/bin/"
-export LSAN_OPTIONS=suppressions=$T/bin/lsan.supp:print_suppressions=0
 cp /etc/passwd "$T/passwd"; cp /etc/group "$T/group"
 for user in ecfsalice:7301 ecfsbob:7302; do
   echo "${user%:*}:x:${user#*:}:${user#*:}::$T/home/${user%:*}:/bin/sh" >>"$T/passwd"

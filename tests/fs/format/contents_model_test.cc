@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "fs/format/native_header.h"
 #include "tests/fs/format/recorder.h"
 
 namespace ecfs::fs::test {
@@ -137,6 +138,38 @@ TEST_P(ContentsModel, SeekFindsEveryByteThatIsNotZero) {
   Recorder damaged(image);
   std::array<std::uint8_t, 1> one{};
   EXPECT_FALSE(need(format->open_contents(damaged))->read(3 * b, one)) << "a block taken away passes for a hole";
+}
+
+// The state word of an INLINE file may be its size, as other writers make it. It grows into a PAGED one like any other.
+TEST(ContentsInline, ASizeInTheStateIsNotCarriedOn) {
+  for (const bool sealed : {false, true}) {
+    for (const std::uint64_t grown : {std::uint64_t{200}, std::uint64_t{5000}, std::uint64_t{2} << 20}) {
+      const VolumeKind kind{wrap::Suite::kAes256Gcm, 12, sealed, false};
+      const auto format = make_format(kind);
+      const NativeKeys keys = need(NativeKeys::derive(options_of(kind).header.id, test_key()));
+      const Ciphers ciphers = need(Ciphers::fetch());
+      const FileFixed fixed = fixed_header(kind.suite, kind.shift, FileId{1, 2, 3});
+      const auto cipher = need(FileCipher::make(keys, ciphers, fixed));
+      Bytes plain(100, 0x61);
+      Bytes image(kFileHeaderBytes + plain.size());
+      FileState state;
+      state.sealed = plain.size();
+      {
+        auto sealer = need(cipher->sealer());
+        ASSERT_TRUE(seal_header(sealer, fixed, state, Nonce{9}, plain, image));
+      }
+      Recorder lower(image);
+      auto contents = need(format->open_contents(lower));
+      ASSERT_EQ(need(read_all(*contents)), plain);
+      const Bytes more(50, 0x62);
+      ASSERT_TRUE(contents->write(grown, more)) << grown;
+      ASSERT_TRUE(contents->finish());
+      plain.resize(grown);
+      append(plain, more);
+      contents = need(format->open_contents(lower));
+      EXPECT_TRUE(need(read_all(*contents)) == plain) << grown;
+    }
+  }
 }
 
 }  // namespace
