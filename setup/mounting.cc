@@ -51,6 +51,11 @@ Status check_fuse() {
         Code::kUnavailable, 0,
         "/usr/bin/fusermount3 has lost its set-uid bit, so that only root can mount: reinstall the package fuse3"};
   }
+  if (geteuid() != 0 && access("/etc/mtab", F_OK) != 0) {
+    return Error{Code::kUnavailable, errno,
+                 "/etc/mtab is missing, without which fusermount3 does not mount: as root, "
+                 "ln -s ../proc/self/mounts /etc/mtab"};
+  }
   return {};
 }
 
