@@ -31,7 +31,7 @@ def enter(argv):
     if os.environ.get("ECFS_TEST_NAMESPACE") != "1":
         need(os.geteuid() == 0, "root is needed to make accounts, services and mounts")
         need(os.path.exists("/dev/fuse"), "there is no /dev/fuse")
-        work = tempfile.mkdtemp(prefix="ecfs-pam-", dir=argv[1])
+        work = tempfile.mkdtemp(prefix="ecfs-pam-", dir="/var/tmp")    # not /tmp, /run or /home, which get another meaning
         os.chmod(work, 0o755)
         env = {name: os.environ[name] for name in ("ECFS_LONG", "ECFS_SANITIZED", "ECFS_TEST_LIBEXEC") if name in os.environ}
         env |= {"ECFS_TEST_NAMESPACE": "1", "ECFS_TEST_WORK": work, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
@@ -66,15 +66,25 @@ WORK = pathlib.Path(os.environ.get("ECFS_TEST_WORK", "/nonexistent"))
 PROGRAMS = WORK / "programs"
 MODULE = PROGRAMS / "pam_ecfs.so"
 HELPER = PROGRAMS / "ecfs-login"
+SOURCE = WORK / "source"  # the checkout, which may be below /home
 DRIVER = PROGRAMS / "pam_driver"
 MAKE_VOLUME = PROGRAMS / "make_volume"
 LOG = []  # what came to /dev/log
 
 
 def make_machine():
-    for name in ("etc", "home", "run", "dev", "programs"):
+    for name in ("etc", "home", "run", "dev", "programs", "source"):
         (WORK / name).mkdir(mode=0o755)
     os.umask(0o022)
+    sh(f"mount --bind -o ro {pathlib.Path(__file__).resolve().parents[2]} {SOURCE}")
+    for path in sys.argv[1:1 + NUM_PROGRAMS]:
+        for file in pathlib.Path(path).iterdir():
+            if file.name in PROGRAM_NAMES and file.is_file():
+                shutil.copy(file, PROGRAMS / file.name)
+    for name in PROGRAM_NAMES:
+        if not (PROGRAMS / name).exists():
+            print("missing:", name)
+            sys.exit(1)
     sh(f"cp -a /etc/. {WORK}/etc/ && mount --bind {WORK}/etc /etc && mount --bind {WORK}/home /home")
     sh("mount -t tmpfs -o mode=755 run /run")
     dev = WORK / "dev"
@@ -83,14 +93,6 @@ def make_machine():
         sh(f"mknod -m 666 {dev}/{name} c {major} {minor}")
     sh(f"mkdir {dev}/pts {dev}/shm; mount --bind /dev/pts {dev}/pts; mount -t tmpfs shm {dev}/shm; ln -s pts/ptmx {dev}/ptmx; "
        f"ln -s /proc/self/fd {dev}/fd; mount --move {dev} /dev")
-    for path in sys.argv[1:1 + NUM_PROGRAMS]:
-        for file in pathlib.Path(path).iterdir():
-            if file.name in ("pam_ecfs.so", "ecfs-login", "ecfs-mountd", "pam_driver", "make_volume", "ecfs") and file.is_file():
-                shutil.copy(file, PROGRAMS / file.name)
-    for name in ("pam_ecfs.so", "ecfs-login", "ecfs-mountd", "pam_driver", "make_volume", "ecfs"):
-        if not (PROGRAMS / name).exists():
-            print("missing:", name)
-            sys.exit(1)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     listener.bind("/dev/log")
     os.chmod("/dev/log", 0o666)
@@ -99,6 +101,7 @@ def make_machine():
     write_service(SERVICE)
 
 
+PROGRAM_NAMES = ("pam_ecfs.so", "ecfs-login", "ecfs-mountd", "pam_driver", "make_volume", "ecfs")
 NUM_PROGRAMS = 4  # build directories on the command line: of the tests' programs, of pam, of ecfs-mountd, of ecfs
 
 

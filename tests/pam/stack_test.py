@@ -10,11 +10,10 @@ import sys
 import unittest
 
 import harness
-from harness import PAM_SUCCESS, LoginCase, sh
+from harness import PAM_SUCCESS, SOURCE, LoginCase, sh
 
 harness.enter(sys.argv)
 
-SOURCE = pathlib.Path(__file__).resolve().parents[2]
 HOOKS = {"pam_sm_authenticate", "pam_sm_setcred", "pam_sm_acct_mgmt", "pam_sm_open_session", "pam_sm_close_session", "pam_sm_chauthtok"}
 
 
