@@ -137,7 +137,7 @@ Result<std::shared_ptr<const Fd>> Volume::dir_fd(const InodeRef& dir, bool moves
         InodeRef up;
         {
           const std::lock_guard lock(at->mutex);
-          up = at->parent;
+          up = at->link.parent;
           fd = at->dir->fd;
         }
         if (fd) {
@@ -152,7 +152,7 @@ Result<std::shared_ptr<const Fd>> Volume::dir_fd(const InodeRef& dir, bool moves
       std::string name;
       {
         const std::lock_guard lock(at->mutex);
-        name = at->name.get();
+        name = at->link.name.get();
       }
       ECFS_LET(Fd next, open_lower(fd->get(), name.c_str(), O_PATH | O_DIRECTORY));
       ECFS_LET(const LowerStat st, stat_at(next.get(), ""));
@@ -250,8 +250,8 @@ std::string Volume::describe(const Inode& inode) const {
     bool loaded = false;
     {
       const std::lock_guard lock(at->mutex);
-      parent = at->parent;
-      name = at->name.get();
+      parent = at->link.parent;
+      if (parent) name = at->link.name.get();
     }
     if (!parent) break;
     {
@@ -359,23 +359,27 @@ Result<struct stat> Volume::setattr(std::uint64_t nodeid, const AttrChange& chan
   }
   // Owner, then mode, for a change of owner takes the suid and sgid bits off; the times last, for all before sets them.
   if (change.uid || change.gid || change.mode || change.atime || change.mtime) {
-    // Not while OwnerAccess has the mode widened: it would put the old one back over the new.
-    std::unique_lock<std::shared_mutex> dir_lock;
-    std::unique_lock<std::mutex> open_lock;
-    if (inode->dir) {
-      dir_lock = std::unique_lock(inode->dir->lock);
-    } else {
-      open_lock = std::unique_lock(opening(*inode));
+    Result<Fd> found = path_fd(inode);
+    if (!found && is_gone(found.error()) && S_ISREG(inode->type)) {
+      // Its last name went while somebody was opening it: then that handle has it. (The kernel sends the times of a
+      // file that lost a name, and would have the close of that handle report an error.)
+      { const std::lock_guard lock(opening(*inode)); }
+      found = path_fd(inode);
     }
-    ECFS_LET(const Fd fd, path_fd(inode));
+    ECFS_LET(const Fd fd, std::move(found));
     constexpr int kHere = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW;
-    if (change.uid || change.gid) {
-      const uid_t uid = change.uid.value_or(static_cast<uid_t>(-1));
-      const gid_t gid = change.gid.value_or(static_cast<gid_t>(-1));
-      if (fchownat(fd.get(), "", uid, gid, kHere) != 0) return system_error(errno, "change the owner");
-    }
-    if (change.mode && chmod(ProcPath(fd.get()).c_str(), *change.mode & 07777) != 0) {
-      return system_error(errno, "change the mode");
+    if (change.uid || change.gid || change.mode) {
+      ECFS_TRY(changing_mode(*inode, [&]() -> Status {
+        const uid_t uid = change.uid.value_or(static_cast<uid_t>(-1));
+        const gid_t gid = change.gid.value_or(static_cast<gid_t>(-1));
+        if ((change.uid || change.gid) && fchownat(fd.get(), "", uid, gid, kHere) != 0) {
+          return system_error(errno, "change the owner");
+        }
+        if (change.mode && chmod(ProcPath(fd.get()).c_str(), *change.mode & 07777) != 0) {
+          return system_error(errno, "change the mode");
+        }
+        return {};
+      }));
     }
     if (change.atime || change.mtime) {
       const timespec omit{0, UTIME_OMIT};

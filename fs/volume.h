@@ -201,6 +201,7 @@ class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the orde
   [[nodiscard]] bool has_side_file(const Dir& dir, const LowerName& name) const;
   Status ensure_side_file(const Dir& dir, const LowerName& name);
   void remove_side_file(const Dir& dir, const LowerName& name);
+  void remove_spare_side_file(const Dir& dir, const LowerName& name);
   Result<LowerName> place_new(const Dir& dir, const DirId& id, std::string_view plain);
   struct Conflict {
     std::string lower;
@@ -213,9 +214,12 @@ class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the orde
                        std::string_view new_name, std::string_view old_name, unsigned flags);
   Status keep_id(const Dir& dir);
   Status clear_leftovers(const Dir& dir);
-  void removed(const LowerStat& was, const std::shared_ptr<const Fd>& removed_dir);
+  void removed(const LowerStat& was, const Dir& parent, const LowerName& lower_name,
+               const std::shared_ptr<const Fd>& removed_dir);
   Status refuse_conflict(const Dir& dir, const DirId& id, std::string_view plain);
-  void set_link(const InodeRef& inode, const InodeRef& parent, const std::string& lower_name, const DirId& derived);
+  void note_link(const InodeRef& inode, const InodeRef& parent, const std::string& lower_name, const DirId& derived);
+  void move_link(const InodeRef& inode, const Dir& from, const LowerName& was, const Dir& to, const LowerName& is,
+                 const DirId& derived);
   void note_foreign(std::string_view lower_name);
   Status writable(const Inode& inode) const;
   // make_node lets `make` (given the directory's descriptor and the lower name) make a new entry as the caller.
@@ -233,7 +237,13 @@ class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the orde
   Status settle(OpenFile& open);
   template <class F>
   Status keeping_mtime(OpenFile& open, F&& work);
+  Result<Fd> make_with_header(int dirfd, const char* lower, mode_t mode);
+  template <class F>
+  Status changing_mode(const Inode& inode, F&& work);
+  static void put_mode_back(OpenFile& open) noexcept;
   void note_write(const InodeRef& inode, OpenFile& open);
+  template <class F>
+  Status changing(OpenFile& open, F&& work);
   Status truncate(const InodeRef& inode, std::uint64_t size);
   void settle_loop();
 

@@ -26,6 +26,8 @@ bool is_denied(const Error& error) noexcept {
   return err == EACCES || err == EPERM || err == EROFS || err == ETXTBSY;
 }
 
+bool same_time(const timespec& a, const timespec& b) noexcept { return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec; }
+
 // version_of tells one state of a lower file from another; never 0.
 std::uint64_t version_of(const struct stat& st) noexcept {
   std::uint64_t v = 1469598103934665603U;
@@ -123,6 +125,7 @@ Result<std::shared_ptr<OpenFile>> Volume::acquire_locked(const InodeRef& inode, 
   ECFS_LET(Fd fd, open_regular(inode, want != Want::kRead, &writable));
   ECFS_LET(const LowerStat st, stat_at(fd.get(), ""));
   open = std::make_shared<OpenFile>(std::move(fd), writable);
+  open->note_mode(st.st.st_mode);
   if (want == Want::kTruncate) {
     ECFS_LET(open->contents, format_->open_contents_to_truncate(open->file));
   } else {
@@ -168,8 +171,16 @@ void Volume::let_go(const InodeRef& inode, const std::shared_ptr<OpenFile>& open
     inode->kernel_size = size;
     inode->version = st ? version_of(st->st) : 0;
     inode->open.reset();
+    if (!inode->link.parent) table_.retire(*inode);  // the last name that was known has gone meanwhile
   }
   if (!done) (void)complain(*inode, std::move(done).error());
+}
+
+void Volume::put_mode_back(OpenFile& open) noexcept {
+  const mode_t mode = open.set_id_mode;
+  struct stat st {};
+  if (mode == 0 || fstat(open.file.fd(), &st) != 0 || (st.st_mode & 07777U) == mode) return;
+  (void)fchmod(open.file.fd(), mode);
 }
 
 // What is put off is no change by anybody: the file's time stays what the last write or the kernel made it.
@@ -179,10 +190,9 @@ Status Volume::keeping_mtime(OpenFile& open, F&& work) {
   if (!open.file.writable()) return work();
   const Result<LowerStat> before = stat_at(open.file.fd(), "");
   Status done = work();
+  put_mode_back(open);
   const Result<LowerStat> after = stat_at(open.file.fd(), "");
-  if (before && after &&
-      (before->st.st_mtim.tv_sec != after->st.st_mtim.tv_sec ||
-       before->st.st_mtim.tv_nsec != after->st.st_mtim.tv_nsec)) {
+  if (before && after && !same_time(before->st.st_mtim, after->st.st_mtim)) {
     const std::array<timespec, 2> times{timespec{0, UTIME_OMIT}, before->st.st_mtim};
     (void)futimens(open.file.fd(), times.data());  // a file of another owner: then its time is that of the last write
   }
@@ -202,13 +212,27 @@ void Volume::note_write(const InodeRef& inode, OpenFile& open) {
   unsettled_.push_back(inode);
 }
 
+// changing does what changes a file even where nothing changes below (a cut to the size it has, a hole in a hole). A
+// kernel that keeps no times itself leaves that of such a change to us.
+template <class F>
+Status Volume::changing(OpenFile& open, F&& work) {
+  const std::shared_lock lock(open.upgrade);
+  Result<LowerStat> before = gone();
+  if (options_.shared) before = stat_at(open.file.fd(), "");
+  Status done = work();
+  put_mode_back(open);
+  if (!done || !before) return done;
+  const Result<LowerStat> after = stat_at(open.file.fd(), "");
+  if (after && same_time(before->st.st_mtim, after->st.st_mtim)) {
+    const std::array<timespec, 2> times{timespec{0, UTIME_OMIT}, timespec{0, UTIME_NOW}};
+    (void)futimens(open.file.fd(), times.data());
+  }
+  return {};
+}
+
 Status Volume::truncate(const InodeRef& inode, std::uint64_t size) {
   ECFS_LET(const auto open, acquire(inode, size == 0 ? Want::kTruncate : Want::kWrite));
-  Status done;
-  {
-    const std::shared_lock lock(open->upgrade);
-    done = open->contents->truncate(size);
-  }
+  Status done = changing(*open, [&] { return open->contents->truncate(size); });
   let_go(inode, open);
   if (!done) return complain(*inode, std::move(done).error());
   return {};
@@ -223,17 +247,16 @@ Result<OpenedFile> Volume::open_file(std::uint64_t nodeid, int flags, const Call
   const Want want = truncates ? Want::kTruncate : writer ? Want::kWrite : Want::kRead;
   ECFS_LET(const auto open, acquire(inode, want, &out.keep_cache));
   if (truncates) {
-    Status done;
-    {
-      const std::shared_lock lock(open->upgrade);
-      done = open->contents->truncate(0);
-      // The lower call by a privileged daemon takes these bits off no file, and the kernel leaves an open with O_TRUNC
-      // to us.
+    Status done = changing(*open, [&] { return open->contents->truncate(0); });
+    if (done && caller.uid != 0) {
+      // A privileged daemon's truncation takes these bits off no file, and the kernel leaves an open with O_TRUNC to
+      // us.
+      const std::unique_lock alone(open->upgrade);
       struct stat st {};
-      if (done && caller.uid != 0 && fstat(open->file.fd(), &st) == 0 &&
+      if (fstat(open->file.fd(), &st) == 0 &&
           ((st.st_mode & S_ISUID) != 0 || (st.st_mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP))) {
-        const bool set_group = (st.st_mode & S_IXGRP) != 0;
-        (void)fchmod(open->file.fd(), st.st_mode & (set_group ? 01777U : 03777U));
+        const mode_t mode = st.st_mode & ((st.st_mode & S_IXGRP) != 0 ? 01777U : 03777U);
+        if (fchmod(open->file.fd(), mode) == 0) open->note_mode(mode);
       }
     }
     if (!done) {
@@ -246,11 +269,33 @@ Result<OpenedFile> Volume::open_file(std::uint64_t nodeid, int flags, const Call
   return out;
 }
 
+Result<Fd> Volume::make_with_header(int dirfd, const char* lower, mode_t mode) {
+  Result<Fd> fd = open_at(dirfd, ".", O_RDWR | O_TMPFILE, mode);
+  if (!fd) {
+    const int err = errno_of(fd.error());
+    if (err != EOPNOTSUPP && err != EISDIR && err != EINVAL && err != ENOENT) return fd;
+    return open_at(dirfd, lower, O_RDWR | O_CREAT | O_EXCL, mode);  // this filesystem has no files without a name
+  }
+  const int copy = fcntl(fd->get(), F_DUPFD_CLOEXEC, 0);
+  if (copy < 0) return system_error(errno, "make a file");
+  LowerFile file{Fd(copy), true};
+  ECFS_LET(const auto contents, format_->open_contents_to_truncate(file));
+  ECFS_TRY(contents->truncate(0));
+  if (linkat(AT_FDCWD, ProcPath(fd->get()).c_str(), dirfd, lower, AT_SYMLINK_FOLLOW) != 0) {
+    return system_error(errno, lower);
+  }
+  return fd;
+}
+
 Result<Volume::Created> Volume::create(std::uint64_t parent, std::string_view name, mode_t mode, int flags,
                                        const Caller& caller) {
   Fd fd;
   Result<Entry> entry = make_node(parent, name, caller, [&](int dirfd, const char* lower) -> Status {
-    ECFS_LET(fd, open_at(dirfd, lower, O_RDWR | O_CREAT | O_EXCL, mode & 07777));
+    if (format_->empty_files_have_header()) {  // no name without it
+      ECFS_LET(fd, make_with_header(dirfd, lower, mode & 07777));
+    } else {
+      ECFS_LET(fd, open_at(dirfd, lower, O_RDWR | O_CREAT | O_EXCL, mode & 07777));
+    }
     return {};
   });
   if (!entry) {
@@ -281,6 +326,7 @@ Result<Volume::Created> Volume::create(std::uint64_t parent, std::string_view na
     }
     auto fresh = std::make_shared<OpenFile>(std::move(fd), true);
     ECFS_LET(const LowerStat st, stat_at(fresh->file.fd(), ""));
+    fresh->note_mode(st.st.st_mode);
     if (st.st.st_size == 0) {
       ECFS_LET(fresh->contents, format_->open_contents_to_truncate(fresh->file));
       ECFS_TRY(fresh->contents->truncate(0));  // a volume that seals sizes wants its header at once
@@ -319,11 +365,13 @@ Result<std::size_t> Volume::write(FileHandle& file, std::uint64_t offset, ByteVi
     Result<std::size_t> done = file.open->contents->write(offset + written, data.subspan(written));
     if (!done) {
       file.open->lost_write = true;
+      put_mode_back(*file.open);
       return complain(*file.inode, std::move(done).error());
     }
     written += *done;
     if (!all_or_error || *done == 0) break;
   }
+  put_mode_back(*file.open);
   return written;
 }
 
@@ -350,9 +398,8 @@ void Volume::release(std::unique_ptr<FileHandle> file) {
 
 Status Volume::fallocate(FileHandle& file, int mode, std::uint64_t offset, std::uint64_t len) {
   ECFS_TRY(writable(*file.inode));
-  const std::shared_lock lock(file.open->upgrade);
   note_write(file.inode, *file.open);
-  Status done = file.open->contents->allocate(mode, offset, len);
+  Status done = changing(*file.open, [&] { return file.open->contents->allocate(mode, offset, len); });
   if (!done) return complain(*file.inode, std::move(done).error());
   return {};
 }

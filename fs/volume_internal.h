@@ -15,28 +15,55 @@ Error gone();
 // is_gone says whether a failed step may be due to such a place.
 bool is_gone(const Error& error) noexcept;
 
-// at_link gives `use` a descriptor of the parent and the lower name by which the inode is known. If that fails because
-// it is not there, a rename may have been half noted: it is tried again while none can be; then it is ESTALE.
+// changing_mode does what may change the permission bits, and has an open file know them afterwards. Not while
+// OwnerAccess has the mode widened: it would put the old one back over the new.
+template <class F>
+Status Volume::changing_mode(const Inode& inode, F&& work) {
+  if (inode.dir) {
+    const std::unique_lock lock(inode.dir->lock);
+    return work();
+  }
+  const std::lock_guard lock(opening(inode));
+  std::shared_ptr<OpenFile> open;
+  {
+    const std::lock_guard inode_lock(inode.mutex);
+    open = inode.open;
+  }
+  if (!open) return work();
+  const std::unique_lock alone(open->upgrade);
+  Status done = work();
+  struct stat st {};
+  if (fstat(open->file.fd(), &st) == 0) open->note_mode(st.st_mode);
+  return done;
+}
+
+// at_link gives `use` a descriptor of the parent and the lower name of a link by which the inode is known, of each in
+// turn until it is there. If it is at none of them, a rename may have been half noted: it is tried again while none can
+// be; then it is ESTALE.
 template <class F>
 auto Volume::at_link(const Inode& inode, F&& use) -> decltype(use(0, "")) {
   for (const bool again : {false, true}) {
     std::shared_lock still(moves_, std::defer_lock);
     if (again) still.lock();
-    if (inode.stale) break;
-    InodeRef parent;
-    std::string name;
-    {
-      const std::lock_guard lock(inode.mutex);
-      parent = inode.parent;
-      name = inode.name.get();
-    }
-    if (!parent) break;
-    Result<std::shared_ptr<const Fd>> dir = dir_fd(parent, again);
-    if (dir) {
-      auto done = use((*dir)->get(), name.c_str());
-      if (done || !is_gone(done.error())) return done;
-    } else if (!is_gone(dir.error())) {
-      return dir.error();
+    for (std::size_t i = 0; !inode.stale; ++i) {
+      InodeRef parent;
+      std::string name;
+      {
+        const std::lock_guard lock(inode.mutex);
+        const std::size_t num_others = inode.others ? inode.others->size() : 0;
+        if (i > num_others) break;
+        const Link& link = i == 0 ? inode.link : (*inode.others)[i - 1];
+        if (!link.parent) break;
+        parent = link.parent;
+        name = link.name.get();
+      }
+      Result<std::shared_ptr<const Fd>> dir = dir_fd(parent, again);
+      if (dir) {
+        auto done = use((*dir)->get(), name.c_str());
+        if (done || !is_gone(done.error())) return done;
+      } else if (!is_gone(dir.error())) {
+        return dir.error();
+      }
     }
   }
   return gone();

@@ -159,22 +159,27 @@ Result<std::string> Volume::decode(const Dir& dir, const DirId& id, std::string_
   return format_->decode_long_name(id, lower_name, bytes);
 }
 
-void Volume::set_link(const InodeRef& inode, const InodeRef& parent, const std::string& lower_name,
-                      const DirId& derived) {
-  InodeRef old;  // its last reference may go with it, which takes locks
-  auto name = std::make_unique<char[]>(lower_name.size() + 1);
-  lower_name.copy(name.get(), lower_name.size());
-  const std::lock_guard lock(inode->mutex);
+void Volume::note_link(const InodeRef& inode, const InodeRef& parent, const std::string& lower_name,
+                       const DirId& derived) {
   if (inode.get() == root_.get()) return;
-  if (inode->parent.get() != parent.get()) {
-    old = inode->parent;
-    inode->parent = parent;
-  }
-  inode->name = std::move(name);
+  std::vector<Link> dropped;  // a last reference may go with it, which takes locks
+  Link fresh(parent, lower_name);
+  const std::lock_guard lock(inode->mutex);
+  inode->note_link(std::move(fresh), dropped);
   if (inode->dir && inode->dir->derived != derived) {
     inode->dir->derived = derived;
     if (!inode->dir->stored) inode->dir->loaded = false;
   }
+}
+
+void Volume::move_link(const InodeRef& inode, const Dir& from, const LowerName& was, const Dir& to, const LowerName& is,
+                       const DirId& derived) {
+  std::vector<Link> dropped;
+  {
+    const std::lock_guard lock(inode->mutex);
+    inode->drop_link(from.inode.get(), was.entry, dropped);
+  }
+  note_link(inode, to.inode, is.entry, derived);
 }
 
 Result<InodeRef> Volume::inode_of(const Dir& dir, const DirId& id, std::string_view plain,
@@ -184,13 +189,13 @@ Result<InodeRef> Volume::inode_of(const Dir& dir, const DirId& id, std::string_v
     bool same = false;
     {
       const std::lock_guard lock(known->mutex);
-      same = known->parent.get() == dir.inode.get() && lower_name == known->name.get();
+      same = known->has_link(dir.inode.get(), lower_name);
     }
     if (!same) {
       if (known->dir) {
         ECFS_LET(link.derived, format_->child_id(id, plain));
       }
-      set_link(known, dir.inode, lower_name, link.derived);
+      note_link(known, dir.inode, lower_name, link.derived);
     }
     return known;
   }
@@ -364,6 +369,13 @@ void Volume::remove_side_file(const Dir& dir, const LowerName& name) {
   if (name.side) (void)unlinkat(dir.get(), side_name(name).c_str(), 0);
 }
 
+// After an entry could not be made: the side file goes if it is certain that there is none.
+void Volume::remove_spare_side_file(const Dir& dir, const LowerName& name) {
+  if (!name.side) return;
+  const Result<LowerStat> entry = stat_at(dir.get(), name.entry.c_str());
+  if (!entry && errno_of(entry.error()) == ENOENT) remove_side_file(dir, name);
+}
+
 // ---- making
 
 Result<LowerName> Volume::place_new(const Dir& dir, const DirId& id, std::string_view plain) {
@@ -387,7 +399,7 @@ Result<Entry> Volume::make_node(std::uint64_t parent, std::string_view name, con
     made = as ? make(dir.get(), lower.entry.c_str()) : Status(std::move(as).error());
   }
   if (!made) {
-    if (lower.side && !stat_at(dir.get(), lower.entry.c_str())) remove_side_file(dir, lower);
+    remove_spare_side_file(dir, lower);
     return std::move(made).error();
   }
   if (caller.gid != getegid() && geteuid() != 0) {
@@ -451,7 +463,7 @@ Result<Entry> Volume::link(std::uint64_t nodeid, std::uint64_t new_parent, std::
   ECFS_LET(const LowerName lower, place_new(dir, id, new_name));
   if (linkat(AT_FDCWD, ProcPath(source.get()).c_str(), dir.get(), lower.entry.c_str(), AT_SYMLINK_FOLLOW) != 0) {
     Error failed = system_error(errno, "make a hard link");
-    if (lower.side && !stat_at(dir.get(), lower.entry.c_str())) remove_side_file(dir, lower);
+    remove_spare_side_file(dir, lower);
     return failed;
   }
   dir.inode->dir->names_fit = true;
@@ -461,8 +473,9 @@ Result<Entry> Volume::link(std::uint64_t nodeid, std::uint64_t new_parent, std::
 
 // ---- removing
 
-// removed notes that a name of the inode `was` is gone below.
-void Volume::removed(const LowerStat& was, const std::shared_ptr<const Fd>& removed_dir) {
+// removed notes that the name `lower_name` of the inode `was` is gone from the lower directory `parent`.
+void Volume::removed(const LowerStat& was, const Dir& parent, const LowerName& lower_name,
+                     const std::shared_ptr<const Fd>& removed_dir) {
   const InodeRef inode = table_.find(was.key());
   if (!inode) return;
   if (inode->dir) {
@@ -485,7 +498,13 @@ void Volume::removed(const LowerStat& was, const std::shared_ptr<const Fd>& remo
     const Result<LowerStat> now = stat_at(open->file.fd(), "");
     last = now && now->st.st_nlink == 0;
   }
-  if (last) table_.retire(*inode);
+  if (last) return table_.retire(*inode);
+  std::vector<Link> dropped;
+  const std::lock_guard lock(inode->mutex);
+  inode->drop_link(parent.inode.get(), lower_name.entry, dropped);
+  // Without a name that is known the kernel would be told ESTALE until one is looked up, and would keep that for the
+  // file's next close to report. So, if no handle holds it, that lookup gets a new nodeid.
+  if (!inode->link.parent && !inode->open) table_.retire(*inode);
 }
 
 Status Volume::unlink(std::uint64_t parent, std::string_view name) {
@@ -502,7 +521,7 @@ Status Volume::unlink(std::uint64_t parent, std::string_view name) {
   if (S_ISDIR(was->st.st_mode)) return Error{Code::kInvalid, EISDIR, "a directory"};
   if (unlinkat(dir.get(), lower.entry.c_str(), 0) != 0) return system_error(errno, "unlink");
   remove_side_file(dir, lower);
-  removed(*was, nullptr);
+  removed(*was, dir, lower, nullptr);
   return {};
 }
 
@@ -579,7 +598,7 @@ Status Volume::rmdir(std::uint64_t parent, std::string_view name) {
       }
     }
     remove_side_file(dir, seen.lower);
-    removed(*seen.now, seen.node.fd);
+    removed(*seen.now, dir, seen.lower, seen.node.fd);
     return {};
   }
   return gone();
@@ -665,13 +684,13 @@ Status Volume::rename_locked(const Dir& from, const Dir& to, const Place& source
       if (!target.now) remove_side_file(to, target.lower);
       return failed;
     }
-    if (moved) set_link(moved, to.inode, target.lower.entry, source_derived);
-    if (other) set_link(other, from.inode, source.lower.entry, target_derived);
+    if (moved) move_link(moved, from, source.lower, to, target.lower, source_derived);
+    if (other) move_link(other, to, target.lower, from, source.lower, target_derived);
   }
   to.inode->dir->names_fit = true;
   if (exchange) return {};
   remove_side_file(from, source.lower);
-  if (target.now) removed(*target.now, target.node.fd);
+  if (target.now) removed(*target.now, to, target.lower, target.node.fd);
   return {};
 }
 

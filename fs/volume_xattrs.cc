@@ -110,12 +110,14 @@ Status Volume::setxattr(std::uint64_t nodeid, std::string_view name, ByteView va
     ECFS_LET(encoded, format_->encode_xattr_value(name, value));
     value = encoded;
   }
-  return on_xattrs(inode, [&](const char* path) -> Status {
+  const auto set = [&](const char* path) -> Status {
     const int done = S_ISLNK(inode->type) ? ::lsetxattr(path, lower_name.c_str(), value.data(), value.size(), flags)
                                           : ::setxattr(path, lower_name.c_str(), value.data(), value.size(), flags);
     if (done != 0) return system_error(errno, "set an attribute");
     return {};
-  });
+  };
+  if (user || S_ISLNK(inode->type)) return on_xattrs(inode, set);
+  return on_xattrs(inode, [&](const char* path) { return changing_mode(*inode, [&] { return set(path); }); });
 }
 
 Status Volume::removexattr(std::uint64_t nodeid, std::string_view name) {

@@ -113,7 +113,9 @@ class Format {
   [[nodiscard]] virtual std::optional<std::uint64_t> plain_size(std::uint64_t lower_size) const = 0;
   // open_contents reads and checks the header: kCorrupt (EIO) if it fails. `lower` outlives the Contents.
   // open_contents_to_truncate is for O_TRUNC and truncation to 0, which need no valid header, and for a lower file just
-  // made: truncate(0) comes next and writes the header that a volume with sealed sizes wants in an empty file.
+  // made: truncate(0) comes next and writes the header that an empty file has if empty_files_have_header() (without it
+  // there it is damaged).
+  [[nodiscard]] virtual bool empty_files_have_header() const noexcept = 0;
   [[nodiscard]] virtual Result<std::unique_ptr<Contents>> open_contents(LowerFile& lower) const = 0;
   [[nodiscard]] virtual Result<std::unique_ptr<Contents>> open_contents_to_truncate(LowerFile& lower) const = 0;
 };

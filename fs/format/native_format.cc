@@ -61,6 +61,7 @@ class NativeFormat final : public Format {
   std::optional<std::uint64_t> plain_size(std::uint64_t lower_size) const override {
     return volume_->geometry.plain_size(lower_size);
   }
+  bool empty_files_have_header() const noexcept override { return volume_->header.sealed_size(); }
   Result<std::unique_ptr<Contents>> open_contents(LowerFile& lower) const override {
     return open_native_contents(volume_, lower);
   }

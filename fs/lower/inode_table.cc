@@ -1,13 +1,14 @@
 #include "fs/lower/inode_table.h"
 
-#include <cstring>
+#include <algorithm>
 
 namespace ecfs::fs {
 namespace {
 
 constexpr std::size_t kFirstBuckets = 8;
-// With the two indexes at one to two inodes a chain this makes the 200 bytes of the header.
-static_assert(sizeof(Inode) <= 168);
+// With the allocator's own and the two indexes at two to four inodes a chain this makes the 200 bytes of the header.
+constexpr std::size_t kMaxChain = 4;
+static_assert(sizeof(Inode) <= 176);
 
 // The finisher of a 64-bit mixing hash: every bit of the input moves every bit of the result.
 constexpr std::uint64_t mix(std::uint64_t x) noexcept {
@@ -16,12 +17,6 @@ constexpr std::uint64_t mix(std::uint64_t x) noexcept {
   x ^= x >> 32;
   x *= 0xd6e8feb86659fd93U;
   return x ^ (x >> 32);
-}
-
-std::unique_ptr<char[]> copy_name(std::string_view name) {
-  auto out = std::make_unique<char[]>(name.size() + 1);
-  std::memcpy(out.get(), name.data(), name.size());
-  return out;
 }
 
 }  // namespace
@@ -33,16 +28,57 @@ InodeRef::~InodeRef() {
   if (inode_ != nullptr) inode_->table.unref(inode_);  // NOLINT(clang-analyzer-cplusplus.NewDelete): it is counted
 }
 
-Inode::Inode(std::uint64_t nodeid, const InodeKey& k, InodeTable& t, mode_t mode, const NewLink& link)
+Link::Link(InodeRef p, std::string_view n) : parent(std::move(p)), name(std::make_unique<char[]>(n.size() + 1)) {
+  n.copy(name.get(), n.size());
+}
+
+Inode::Inode(std::uint64_t nodeid, const InodeKey& k, InodeTable& t, mode_t mode, const NewLink& fresh)
     : id(nodeid),
       key(k),
       table(t),
-      parent(link.parent),
-      name(copy_name(link.name)),
+      link(fresh.parent, fresh.name),
       dir(S_ISDIR(mode) ? std::make_unique<DirState>() : nullptr),
       type(mode & S_IFMT),
-      read_only(link.read_only) {
-  if (dir) dir->derived = link.derived;
+      read_only(fresh.read_only) {
+  if (dir) dir->derived = fresh.derived;
+}
+
+bool Inode::has_link(const Inode* in, std::string_view lower_name) const noexcept {
+  if (link.is(in, lower_name)) return true;
+  return others && std::any_of(others->begin(), others->end(), [&](const Link& l) { return l.is(in, lower_name); });
+}
+
+void Inode::note_link(Link fresh, std::vector<Link>& dropped) {
+  if (link.is(fresh.parent.get(), fresh.name.get())) return;
+  const bool known = drop_link(fresh.parent.get(), fresh.name.get(), dropped);
+  std::swap(link, fresh);
+  if (dir || !fresh.parent) {  // a directory has one name
+    dropped.push_back(std::move(fresh));
+    return;
+  }
+  if (!others) others = std::make_unique<std::vector<Link>>();
+  if (!known && others->size() >= kMaxOtherLinks) {
+    dropped.push_back(std::move(others->front()));
+    others->erase(others->begin());
+  }
+  others->push_back(std::move(fresh));
+}
+
+bool Inode::drop_link(const Inode* in, std::string_view lower_name, std::vector<Link>& dropped) {
+  if (link.is(in, lower_name)) {
+    dropped.push_back(std::exchange(link, Link()));
+    if (others && !others->empty()) {
+      link = std::move(others->back());
+      others->pop_back();
+    }
+    return true;
+  }
+  if (!others) return false;
+  const auto found = std::find_if(others->begin(), others->end(), [&](const Link& l) { return l.is(in, lower_name); });
+  if (found == others->end()) return false;
+  dropped.push_back(std::move(*found));
+  others->erase(found);
+  return true;
 }
 
 InodeTable::InodeTable() : by_id_(kShards), by_key_(kShards) {
@@ -58,7 +94,11 @@ InodeTable::~InodeTable() {
       for (; i != nullptr; i = i->next_by_id_) all.push_back(i);
     }
   }
-  for (Inode* i : all) i->parent.inode_ = nullptr;
+  for (Inode* i : all) {
+    i->link.parent.inode_ = nullptr;
+    if (!i->others) continue;
+    for (Link& l : *i->others) l.parent.inode_ = nullptr;
+  }
   for (Inode* i : all) delete i;  // NOLINT(cppcoreguidelines-owning-memory): the table is the owner
 }
 
@@ -70,7 +110,7 @@ std::size_t InodeTable::hash(const InodeKey& key) noexcept {
 // The low bits of a hash choose the shard, the others the chain in it.
 template <Inode* Inode::*Next, auto Of>
 void InodeTable::insert(Shard& s, Inode* inode) {
-  if (s.count >= 2 * s.buckets.size()) {
+  if (s.count >= kMaxChain * s.buckets.size()) {
     std::vector<Inode*> more(s.buckets.size() * 2);
     for (Inode* i : s.buckets) {
       while (i != nullptr) {
@@ -183,7 +223,7 @@ void InodeTable::unref(Inode* inode, std::uint64_t num) noexcept {
     }
     size_.fetch_sub(1, std::memory_order_relaxed);
     // Its parent may be the next to go. A loop: a recursion would be as deep as the tree.
-    Inode* const up = std::exchange(inode->parent.inode_, nullptr);
+    Inode* const up = std::exchange(inode->link.parent.inode_, nullptr);
     delete inode;  // NOLINT(cppcoreguidelines-owning-memory)
     inode = up;
     num = 1;

@@ -1,7 +1,7 @@
 // The table of inodes that the kernel (or an open handle, or a child in the table) knows.
 //
 // A nodeid is a counter, never a pointer, and never used twice in one mount. One lower inode has one nodeid however
-// many names it has. No descriptor is kept for it: it is reached through one known link, its parent and its lower name
+// many names it has. No descriptor is kept for it: it is reached through a known link, its parent and its lower name
 // there. Memory: at most 200 bytes an inode, indexes included, and the name; a directory 120 more.
 //
 // References: the kernel's lookups, handles, children (through `parent`) and InodeRefs in use all count in one number.
@@ -50,6 +50,17 @@ class InodeRef {
   Inode* inode_ = nullptr;
 };
 
+// Link is one way to an inode: a name in a lower directory. No parent: the root, or no way is known.
+struct Link {
+  InodeRef parent;
+  std::unique_ptr<char[]> name;
+  Link() noexcept = default;
+  Link(InodeRef p, std::string_view n);
+  [[nodiscard]] bool is(const Inode* in, std::string_view n) const noexcept {
+    return parent.get() == in && name != nullptr && n == name.get();
+  }
+};
+
 using DirIdBytes = std::array<std::uint8_t, 16>;
 
 // DirState is what a directory has besides. Its mutex is the directory's lock: it guards the names in the lower
@@ -77,10 +88,10 @@ struct Inode {
   const InodeKey key;
   InodeTable& table;
 
-  mutable std::mutex mutex;             // guards what follows, up to `dir`; after a directory's lock, before a shard's
-  InodeRef parent;                      // none: the root
-  std::unique_ptr<char[]> name;         // lower name in `parent`
-  std::shared_ptr<OpenFile> open;       // while a handle is open
+  mutable std::mutex mutex;  // guards what follows, up to `dir`; after a directory's lock, before a shard's
+  Link link;                 // the one noted last
+  std::unique_ptr<std::vector<Link>> others;  // more names, of a file that has several: the kernel may know them all
+  std::shared_ptr<OpenFile> open;             // while a handle is open
   std::uint64_t kernel_size = 0;        // size that the kernel holds for this nodeid (writeback cache), while not open
   std::uint64_t version = 0;            // of the lower file at the last close, 0: none
   const std::unique_ptr<DirState> dir;  // of a directory
@@ -89,6 +100,13 @@ struct Inode {
   std::atomic<bool> stale{false};               // another nodeid has its place: to be looked up again
   mutable std::atomic<bool> complained{false};  // the log has a line about its damage
   const bool read_only;                         // shown as a conflict, or below one
+
+  // Links, under `mutex`. note_link makes it the first; of other names of a file it keeps kMaxOtherLinks. drop_link
+  // says whether it was known; `dropped` takes references that may be the last ones, to be ended outside the lock.
+  static constexpr std::size_t kMaxOtherLinks = 32;
+  [[nodiscard]] bool has_link(const Inode* in, std::string_view lower_name) const noexcept;
+  void note_link(Link fresh, std::vector<Link>& dropped);
+  bool drop_link(const Inode* in, std::string_view lower_name, std::vector<Link>& dropped);
 
  private:
   friend class InodeTable;

@@ -63,7 +63,7 @@ Result<Fd> open_at(int dirfd, const char* name, int flags, mode_t mode) {
   flags |= O_CLOEXEC | O_NOFOLLOW;
   struct open_how how {};
   how.flags = static_cast<std::uint64_t>(flags);
-  how.mode = (flags & O_CREAT) != 0 ? mode : 0;
+  how.mode = (flags & (O_CREAT | O_TMPFILE)) == O_TMPFILE || (flags & O_CREAT) != 0 ? mode : 0;
   how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
   for (int tries = 0;; ++tries) {
     const long fd = syscall(SYS_openat2, dirfd, name, &how, sizeof how);

@@ -1,6 +1,7 @@
 """What the mount tests share: a temporary volume, mounted for real.
 
-Environment (set by CMake): MOUNT_NATIVE, the program that mounts. A script is run as
+Environment (set by CMake): MOUNT_NATIVE, the program that mounts; MOUNT_STRESS, the one that works in a mount.
+ECFS_LONG: longer runs. A script is run as
     test_x.py [--user NAME] [--options OPTIONS] [unittest arguments]
 With --user, root becomes that user first. What cannot run here is skipped aloud with exit status 77.
 """
@@ -20,6 +21,8 @@ import time
 import unittest
 
 MOUNT_NATIVE = os.environ.get("MOUNT_NATIVE", "mount_native")
+STRESS = os.environ.get("MOUNT_STRESS", "mount_stress")
+LONG = bool(os.environ.get("ECFS_LONG"))
 OPTIONS = []
 
 
@@ -67,7 +70,8 @@ def main(needs_root=False):
         OPTIONS.append(args.options)
     reports = collect_sanitizer_reports()
     done = unittest.main(argv=[sys.argv[0]] + rest, verbosity=2, exit=False)
-    sys.exit(0 if done.result.wasSuccessful() and not print_all(reports) else 1)
+    found = print_all(reports)
+    sys.exit(0 if done.result.wasSuccessful() and not found else 1)
 
 
 def collect_sanitizer_reports():

@@ -118,6 +118,43 @@ class Names(MountTest):
         os.rename(self.p("c"), a)
         self.assertEqual(os.stat(b).st_nlink, 1)
 
+    def test_a_file_outlives_each_of_its_names(self):
+        # As git stores an object, an editor a backup: link, then unlink one of the names.
+        for first in ("old", "new"):
+            for looked_at in (False, True):
+                d = self.p("%s-%s" % (first, looked_at))
+                os.mkdir(d)
+                old, new = os.path.join(d, "old"), os.path.join(d, "new")
+                write(old, b"x" * 5000)
+                os.link(old, new)
+                if looked_at:
+                    self.assertEqual((os.stat(old).st_nlink, os.stat(new).st_nlink), (2, 2))
+                    time.sleep(1.1)
+                os.unlink(old if first == "old" else new)
+                left = new if first == "old" else old
+                for _ in range(2):
+                    fd = os.open(left, os.O_RDWR)
+                    self.assertEqual(os.pread(fd, 6000, 0), b"x" * 5000)
+                    os.fchmod(fd, 0o640)
+                    os.fsync(fd)
+                    os.close(fd)
+                    os.sync()  # what the kernel has kept of its times goes to the server
+                self.assertEqual(os.stat(left).st_nlink, 1)
+
+    def test_one_of_many_names_goes_while_the_file_is_open(self):
+        write(self.p("n0"), b"x" * 5000)
+        for i in range(1, 50):
+            os.link(self.p("n0"), self.p("n%d" % i))
+        fd = os.open(self.p("n0"), os.O_RDWR)
+        for i in range(49):
+            os.unlink(self.p("n%d" % i))
+        os.pwrite(fd, b"y", 0)
+        os.close(fd)
+        self.assertEqual(read(self.p("n49")), b"y" + b"x" * 4999)
+        self.assertEqual(os.stat(self.p("n49")).st_nlink, 1)
+        self.v.remount()
+        self.assertEqual(read(self.p("n49")), b"y" + b"x" * 4999)
+
     def test_rename_flags(self):
         a, b, d, e = self.p("a"), self.p("b"), self.p("d"), self.p("e")
         write(a, b"A")
@@ -324,6 +361,35 @@ class Attributes(MountTest):
                 continue  # root keeps them
             by_owner()
             self.assertEqual(stat.S_IMODE(os.stat(path).st_mode) & 0o6000, 0, change)
+
+    def test_set_id_bits_outlive_what_is_written_back(self):
+        for late in ("write", "map", "truncate"):
+            path = self.p(late)
+            write(path, b"x" * 10000)
+            fd = os.open(path, os.O_RDWR)
+            with mmap.mmap(fd, 0) as m:
+                if late == "write":
+                    os.pwrite(fd, b"y" * 9000, 0)
+                elif late == "truncate":
+                    os.ftruncate(fd, 7000)
+                os.fchmod(fd, 0o6755)
+                if late == "map":
+                    m[5000] = 1
+                os.fsync(fd)
+            os.close(fd)
+            self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o6755, late)
+            self.v.remount()
+            self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o6755, late)
+
+    def test_a_change_that_changes_nothing_moves_the_time(self):
+        before = time.time_ns() - 10**9
+        fd = os.open(self.p("f"), os.O_CREAT | os.O_RDWR, 0o600)
+        for change in (lambda: os.ftruncate(fd, 0), lambda: fallocate(fd, FALLOC_PUNCH | FALLOC_KEEP, 0, 5000),
+                       lambda: os.close(os.open(self.p("f"), os.O_WRONLY | os.O_TRUNC))):
+            os.utime(fd, ns=(1, 1))
+            change()
+            self.assertGreater(os.fstat(fd).st_mtime_ns, before)
+        os.close(fd)
 
     def test_xattrs(self):
         path = self.p("f")
