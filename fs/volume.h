@@ -55,6 +55,7 @@ struct AttrChange {
   std::optional<std::uint64_t> size;
   std::optional<timespec> atime;
   std::optional<timespec> mtime;
+  uid_t caller = 0;  // who asks: suid and sgid go when another than root changes the size
 };
 
 // FileHandle is one open file, DirHandle one open directory. Given back by release and releasedir.
@@ -124,6 +125,8 @@ class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the orde
   // write gives what was written: less than all if the disk is full after some of it, with `all_or_error` then the
   // error (the kernel's writeback takes no short counts).
   Result<std::size_t> write(FileHandle& file, std::uint64_t offset, ByteView data, bool all_or_error);
+  // drop_privileges takes suid and sgid away from a file that somebody other than root wrote to.
+  static void drop_privileges(FileHandle& file, uid_t caller);
   Status flush(FileHandle& file);
   Status fsync(FileHandle& file, bool data_only);
   void release(std::unique_ptr<FileHandle> file);
@@ -177,7 +180,10 @@ class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the orde
   template <class F>
   auto at_link(const Inode& inode, F&& use) -> decltype(use(0, ""));
   Result<LowerStat> look(const InodeRef& inode);
+  template <class F>
+  auto on_fd(const InodeRef& inode, F&& use) -> decltype(use(0));
   Result<Fd> path_fd(const InodeRef& inode);
+  static Status change_attributes(int fd, const AttrChange& change);
   template <class F>
   auto on_xattrs(const InodeRef& inode, F&& use) -> decltype(use(""));
   Error complain(const Inode& inode, Error error);
@@ -228,13 +234,18 @@ class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the orde
   Result<std::shared_ptr<OpenFile>> acquire(const InodeRef& inode, Want want, bool* keep_cache = nullptr);
   Result<std::shared_ptr<OpenFile>> acquire_locked(const InodeRef& inode, Want want, bool* keep_cache);
   void await_last_close(const Inode& inode);
-  Result<Fd> open_regular(const InodeRef& inode, bool write, bool* writable);
+  struct LowerOpened {
+    Fd fd;
+    LowerStat st;
+    bool writable = false;
+  };
+  Result<LowerOpened> open_regular(const InodeRef& inode, bool write);
   void let_go(const InodeRef& inode, const std::shared_ptr<OpenFile>& open);
   Status settle(OpenFile& open);
   template <class F>
   Status keeping_mtime(OpenFile& open, F&& work);
   void note_write(const InodeRef& inode, OpenFile& open);
-  Status truncate(const InodeRef& inode, std::uint64_t size);
+  Status truncate(const InodeRef& inode, std::uint64_t size, uid_t caller);
   void settle_loop();
 
   const std::unique_ptr<Format> format_;

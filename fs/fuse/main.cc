@@ -25,6 +25,7 @@
 #include <utility>
 
 #include "fs/format/native_format.h"
+#include "fs/fuse/kernel_io.h"
 #include "fs/fuse/ops.h"
 #include "fs/volume.h"
 #include "wrap/base/file.h"
@@ -299,6 +300,7 @@ Status run_server(Fd request_fd, Fd lower, Fd& ready, Fd fuse, Fd to_supervisor,
   to_supervisor.reset();
   const std::string at = fuse ? "/dev/fd/" + std::to_string(fuse.get()) : mountpoint;
   ECFS_TRY(mount_session(session.get(), at));
+  ECFS_TRY(use_kernel_io(session.get()));
   (void)fuse.release();  // the session has it
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return system_error(errno, "give up new privileges");
   g_session = session.get();

@@ -81,6 +81,9 @@ struct Server {
   Volume* volume = nullptr;
   // A tree that changes behind the mount: no writeback cache, nothing trusted without asking.
   bool shared = false;
+  // kernel_io.cc, while the first message is answered.
+  bool kernel_offers_killpriv = false;
+  bool kernel_agreed = false;
   std::unique_ptr<Seeker> seeker;
   Handles<FileHandle> files;
   Handles<DirHandle> dirs;

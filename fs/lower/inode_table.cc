@@ -40,7 +40,7 @@ Inode::Inode(std::uint64_t nodeid, const InodeKey& k, InodeTable& t, mode_t mode
       parent(link.parent),
       name(copy_name(link.name)),
       dir(S_ISDIR(mode) ? std::make_unique<DirState>() : nullptr),
-      type(mode & S_IFMT),
+      type(static_cast<std::uint16_t>(mode & S_IFMT)),
       read_only(link.read_only) {
   if (dir) dir->derived = link.derived;
 }
