@@ -92,6 +92,10 @@ class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the orde
   static Result<std::unique_ptr<Volume>> open(Fd root, std::unique_ptr<Format> format, const VolumeOptions& options);
   // All handles are closed by then; what is still open is settled.
   ~Volume();
+  // set_cache_fill says how the kernel can be given the contents of a small file while it opens it, which saves it the
+  // read: `fill` puts all of a file's bytes into its cache, or gives false. Before anything else is called.
+  using CacheFill = std::function<bool(std::uint64_t nodeid, ByteView contents)>;
+  void set_cache_fill(CacheFill fill) { cache_fill_ = std::move(fill); }
   Volume(const Volume&) = delete;
   Volume& operator=(const Volume&) = delete;
 
@@ -240,6 +244,7 @@ class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the orde
     bool writable = false;
   };
   Result<LowerOpened> open_regular(const InodeRef& inode, bool write);
+  bool fill_cache(const Inode& inode, Contents& contents) const;
   void let_go(const InodeRef& inode, const std::shared_ptr<OpenFile>& open);
   Status settle(OpenFile& open);
   template <class F>
@@ -252,6 +257,7 @@ class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the orde
   const VolumeOptions options_;
   const Fd lock_;
   const std::shared_ptr<const Fd> root_fd_;
+  CacheFill cache_fill_;
   dev_t root_dev_ = 0;
   std::uint64_t generation_ = 0;
   InodeTable table_;

@@ -17,6 +17,7 @@ namespace {
 
 constexpr std::size_t kCopyChunk = 1U << 20;
 constexpr std::size_t kMaxCopy = 16U << 20;
+constexpr std::size_t kSmallFile = 4096;       // a page of the kernel's
 constexpr int kQuietly = O_NONBLOCK | O_NOCTTY;  // should something else stand in a file's place
 
 bool wants_write(int flags) noexcept { return (flags & O_ACCMODE) != O_RDONLY; }
@@ -114,6 +115,18 @@ void Volume::await_last_close(const Inode& inode) {
   }
 }
 
+// fill_cache gives the kernel a small file's contents ahead of its first read. Nobody has the file open, and nobody can
+// open it meanwhile, so that nothing the kernel has of it is newer than what is here. False: it has to ask.
+bool Volume::fill_cache(const Inode& inode, Contents& contents) const {
+  if (!cache_fill_ || options_.shared) return false;
+  std::array<std::uint8_t, kSmallFile> bytes;
+  const Result<std::uint64_t> size = contents.size();
+  if (!size || *size == 0 || *size > bytes.size()) return false;
+  const MutableByteView all = MutableByteView(bytes).first(*size);
+  const Result<std::size_t> got = contents.read(0, all);
+  return got && *got == *size && cache_fill_(inode.id, all);
+}
+
 Result<std::shared_ptr<OpenFile>> Volume::acquire_locked(const InodeRef& inode, Want want, bool* keep_cache) {
   if (!S_ISREG(inode->type)) return Error{Code::kInvalid, inode->dir ? EISDIR : EINVAL, "not a regular file"};
   std::shared_ptr<OpenFile> open;
@@ -154,8 +167,14 @@ Result<std::shared_ptr<OpenFile>> Volume::acquire_locked(const InodeRef& inode, 
   }
   open->handles = 1;
   const std::uint64_t version = version_of(st.st);
+  if (keep_cache != nullptr) {
+    {
+      const std::lock_guard lock(inode->mutex);
+      *keep_cache = inode->version == version;
+    }
+    if (!*keep_cache && want == Want::kRead) *keep_cache = fill_cache(*inode, *open->contents);
+  }
   const std::lock_guard lock(inode->mutex);
-  if (keep_cache != nullptr) *keep_cache = inode->version == version;
   inode->version = version;
   inode->open = open;
   return open;

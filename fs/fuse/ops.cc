@@ -476,6 +476,12 @@ void Seeker::answer_all() {
   }
 }
 
+bool store_in_kernel(fuse_session* session, std::uint64_t nodeid, ByteView contents) noexcept {
+  fuse_bufvec bytes = FUSE_BUFVEC_INIT(contents.size());
+  bytes.buf[0].mem = const_cast<std::uint8_t*>(contents.data());  // NOLINT: it is only read
+  return fuse_lowlevel_notify_store(session, nodeid, 0, &bytes, FUSE_BUF_NO_SPLICE) == 0;
+}
+
 const fuse_lowlevel_ops& operations() noexcept {
   static const fuse_lowlevel_ops kOperations = [] {
     fuse_lowlevel_ops ops{};

@@ -92,6 +92,9 @@ struct Server {
   void close_all();
 };
 
+// store_in_kernel puts all of a file's contents into the kernel's cache; for Volume::set_cache_fill.
+bool store_in_kernel(fuse_session* session, std::uint64_t nodeid, ByteView contents) noexcept;
+
 // operations gives the table of requests that are answered. Locks of files are not among them: the kernel keeps them by
 // itself, which is right for a filesystem that one machine mounts.
 const fuse_lowlevel_ops& operations() noexcept;

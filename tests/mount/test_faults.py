@@ -331,9 +331,9 @@ class Users(unittest.TestCase):
         self.assertEqual(self.as_user(20001, 20002, [30002], stranger), 0)
 
     def test_set_id_bits_go_for_other_writers(self):
-        for how in ("write", "trunc", "truncate"):
+        for how in ("write", "trunc", "truncate", "fallocate", "copy", "direct"):
             path = self.v.path("suid-" + how)
-            write(path, b"x" * 100)
+            write(path, b"x" * 8192)
             os.chmod(path, 0o6777)
 
             def work():
@@ -342,6 +342,16 @@ class Users(unittest.TestCase):
                         f.write(b"y")
                 elif how == "trunc":
                     open(path, "w").close()
+                elif how == "fallocate":
+                    with open(path, "r+b") as f:
+                        os.posix_fallocate(f.fileno(), 0, 10000)
+                elif how == "copy":
+                    with open(path, "rb") as source, open(path, "r+b") as f:
+                        os.copy_file_range(source.fileno(), f.fileno(), 4096, 0, 4096)
+                elif how == "direct":
+                    fd = os.open(path, os.O_WRONLY | os.O_DIRECT)
+                    os.writev(fd, [mmap.mmap(-1, 4096)])
+                    os.close(fd)
                 else:
                     os.truncate(path, 3)
                 return 0
