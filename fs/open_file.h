@@ -32,6 +32,7 @@ struct OpenFile {
 
   unsigned handles = 0;                 // guarded by Volume::opening_
   std::atomic<unsigned> writers{0};     // handles opened for writing
+  std::atomic<bool> changed{false};     // by one of the handles, since the first was opened
   std::atomic<bool> unsettled{false};   // written since it was last settled
   std::atomic<bool> lost_write{false};  // a write failed: the kernel may believe in another size
 };

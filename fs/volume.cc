@@ -210,15 +210,12 @@ Result<LowerStat> Volume::look(const InodeRef& inode) {
   });
 }
 
-Result<Fd> Volume::path_fd(const InodeRef& inode) {
-  const auto dup = [](int fd) -> Result<Fd> {
-    Fd copy(fcntl(fd, F_DUPFD_CLOEXEC, 3));
-    if (!copy) return system_error(errno, "copy a descriptor");
-    return copy;
-  };
+// on_fd gives `use` a descriptor of the inode itself, which may be O_PATH. It takes no lock but the innermost.
+template <class F>
+auto Volume::on_fd(const InodeRef& inode, F&& use) -> decltype(use(0)) {
   if (inode->dir) {
     ECFS_LET(auto fd, dir_fd(inode));
-    return dup(fd->get());
+    return use(fd->get());
   }
   std::shared_ptr<OpenFile> open;
   {
@@ -227,13 +224,21 @@ Result<Fd> Volume::path_fd(const InodeRef& inode) {
   }
   if (open) {
     const std::shared_lock lock(open->upgrade);
-    return dup(open->file.fd());
+    return use(open->file.fd());
   }
-  return at_link(*inode, [&](int dirfd, const char* name) -> Result<Fd> {
-    ECFS_LET(Fd fd, open_lower(dirfd, name, O_PATH));
+  return at_link(*inode, [&](int dirfd, const char* name) -> decltype(use(0)) {
+    ECFS_LET(const Fd fd, open_lower(dirfd, name, O_PATH));
     ECFS_LET(const LowerStat st, stat_at(fd.get(), ""));
     if (!(st.key() == inode->key)) return gone();
-    return fd;
+    return use(fd.get());
+  });
+}
+
+Result<Fd> Volume::path_fd(const InodeRef& inode) {
+  return on_fd(inode, [](int fd) -> Result<Fd> {
+    Fd copy(fcntl(fd, F_DUPFD_CLOEXEC, 3));
+    if (!copy) return system_error(errno, "copy a descriptor");
+    return copy;
   });
 }
 
@@ -350,43 +355,49 @@ Result<struct stat> Volume::getattr(std::uint64_t nodeid) {
   return attr_of(inode, lower);
 }
 
+// change_attributes changes what is asked for but the size. Owner, then mode, for a change of owner takes the suid and
+// sgid bits off; the times last, for all before sets them.
+Status Volume::change_attributes(int fd, const AttrChange& change) {
+  constexpr int kHere = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW;
+  if (change.uid || change.gid) {
+    const uid_t uid = change.uid.value_or(static_cast<uid_t>(-1));
+    const gid_t gid = change.gid.value_or(static_cast<gid_t>(-1));
+    if (fchownat(fd, "", uid, gid, kHere) != 0) return system_error(errno, "change the owner");
+  }
+  if (change.mode && chmod(ProcPath(fd).c_str(), *change.mode & 07777) != 0) {
+    return system_error(errno, "change the mode");
+  }
+  if (change.atime || change.mtime) {
+    const timespec omit{0, UTIME_OMIT};
+    const std::array<timespec, 2> times{change.atime.value_or(omit), change.mtime.value_or(omit)};
+    // "Now" for both may be set by anyone with write permission, which a daemon's own call must not go beyond: the
+    // kernel has checked it.
+    if (utimensat(fd, "", times.data(), kHere) != 0) return system_error(errno, "change the times");
+  }
+  return {};
+}
+
 Result<struct stat> Volume::setattr(std::uint64_t nodeid, const AttrChange& change) {
   ECFS_LET(InodeRef inode, find(nodeid));
   ECFS_TRY(writable(*inode));
   if (change.size) {
     if (!S_ISREG(inode->type)) return Error{Code::kInvalid, inode->dir ? EISDIR : EINVAL, "truncate"};
-    ECFS_TRY(truncate(inode, *change.size));
+    ECFS_TRY(truncate(inode, *change.size, change.caller));
   }
-  // Owner, then mode, for a change of owner takes the suid and sgid bits off; the times last, for all before sets them.
   if (change.uid || change.gid || change.mode || change.atime || change.mtime) {
-    Result<Fd> found = path_fd(inode);
-    if (!found && is_gone(found.error()) && S_ISREG(inode->type)) {
-      // Its last name went while somebody was opening it: then that handle has it. (The kernel sends the times of a
-      // file that lost a name, and would have the close of that handle report an error.)
-      { const std::lock_guard lock(opening(*inode)); }
-      found = path_fd(inode);
-    }
-    ECFS_LET(const Fd fd, std::move(found));
-    constexpr int kHere = AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW;
+    const auto change_on = [&](int fd) { return change_attributes(fd, change); };
     if (change.uid || change.gid || change.mode) {
-      ECFS_TRY(changing_mode(*inode, [&]() -> Status {
-        const uid_t uid = change.uid.value_or(static_cast<uid_t>(-1));
-        const gid_t gid = change.gid.value_or(static_cast<gid_t>(-1));
-        if ((change.uid || change.gid) && fchownat(fd.get(), "", uid, gid, kHere) != 0) {
-          return system_error(errno, "change the owner");
-        }
-        if (change.mode && chmod(ProcPath(fd.get()).c_str(), *change.mode & 07777) != 0) {
-          return system_error(errno, "change the mode");
-        }
-        return {};
-      }));
-    }
-    if (change.atime || change.mtime) {
-      const timespec omit{0, UTIME_OMIT};
-      const std::array<timespec, 2> times{change.atime.value_or(omit), change.mtime.value_or(omit)};
-      // "Now" for both may be set by anyone with write permission, which a daemon's own call must not go beyond: the
-      // kernel has checked it.
-      if (utimensat(fd.get(), "", times.data(), kHere) != 0) return system_error(errno, "change the times");
+      ECFS_LET(const Fd fd, path_fd(inode));
+      ECFS_TRY(changing_mode(*inode, [&] { return change_on(fd.get()); }));
+    } else {
+      Status done = on_fd(inode, change_on);
+      if (!done && is_gone(done.error()) && S_ISREG(inode->type)) {
+        // Its last name went while somebody was opening it: then that handle has it. (The kernel sends the times of a
+        // file that lost a name, and would have the close of that handle report an error.)
+        { const std::lock_guard lock(opening(*inode)); }
+        done = on_fd(inode, change_on);
+      }
+      ECFS_TRY(std::move(done));
     }
   }
   ECFS_LET(const LowerStat lower, look(inode));

@@ -55,6 +55,7 @@ struct AttrChange {
   std::optional<std::uint64_t> size;
   std::optional<timespec> atime;
   std::optional<timespec> mtime;
+  uid_t caller = 0;  // who asks: suid and sgid go when another than root changes the size
 };
 
 // FileHandle is one open file, DirHandle one open directory. Given back by release and releasedir.
@@ -91,6 +92,10 @@ class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the orde
   static Result<std::unique_ptr<Volume>> open(Fd root, std::unique_ptr<Format> format, const VolumeOptions& options);
   // All handles are closed by then; what is still open is settled.
   ~Volume();
+  // set_cache_fill says how the kernel can be given the contents of a small file while it opens it, which saves it the
+  // read: `fill` puts all of a file's bytes into its cache, or gives false. Before anything else is called.
+  using CacheFill = std::function<bool(std::uint64_t nodeid, ByteView contents)>;
+  void set_cache_fill(CacheFill fill) { cache_fill_ = std::move(fill); }
   Volume(const Volume&) = delete;
   Volume& operator=(const Volume&) = delete;
 
@@ -124,6 +129,8 @@ class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the orde
   // write gives what was written: less than all if the disk is full after some of it, with `all_or_error` then the
   // error (the kernel's writeback takes no short counts).
   Result<std::size_t> write(FileHandle& file, std::uint64_t offset, ByteView data, bool all_or_error);
+  // drop_privileges takes suid and sgid away from a file that somebody other than root wrote to.
+  static void drop_privileges(FileHandle& file, uid_t caller);
   Status flush(FileHandle& file);
   Status fsync(FileHandle& file, bool data_only);
   void release(std::unique_ptr<FileHandle> file);
@@ -177,7 +184,10 @@ class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the orde
   template <class F>
   auto at_link(const Inode& inode, F&& use) -> decltype(use(0, ""));
   Result<LowerStat> look(const InodeRef& inode);
+  template <class F>
+  auto on_fd(const InodeRef& inode, F&& use) -> decltype(use(0));
   Result<Fd> path_fd(const InodeRef& inode);
+  static Status change_attributes(int fd, const AttrChange& change);
   template <class F>
   auto on_xattrs(const InodeRef& inode, F&& use) -> decltype(use(""));
   Error complain(const Inode& inode, Error error);
@@ -232,7 +242,13 @@ class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the orde
   Result<std::shared_ptr<OpenFile>> acquire(const InodeRef& inode, Want want, bool* keep_cache = nullptr);
   Result<std::shared_ptr<OpenFile>> acquire_locked(const InodeRef& inode, Want want, bool* keep_cache);
   void await_last_close(const Inode& inode);
-  Result<Fd> open_regular(const InodeRef& inode, bool write, bool* writable);
+  struct LowerOpened {
+    Fd fd;
+    LowerStat st;
+    bool writable = false;
+  };
+  Result<LowerOpened> open_regular(const InodeRef& inode, bool write);
+  bool fill_cache(const Inode& inode, Contents& contents) const;
   void let_go(const InodeRef& inode, const std::shared_ptr<OpenFile>& open);
   Status settle(OpenFile& open);
   template <class F>
@@ -244,13 +260,15 @@ class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the orde
   void note_write(const InodeRef& inode, OpenFile& open);
   template <class F>
   Status changing(OpenFile& open, F&& work);
-  Status truncate(const InodeRef& inode, std::uint64_t size);
+  static void take_privileges(OpenFile& open, uid_t caller);
+  Status truncate(const InodeRef& inode, std::uint64_t size, uid_t caller);
   void settle_loop();
 
   const std::unique_ptr<Format> format_;
   const VolumeOptions options_;
   const Fd lock_;
   const std::shared_ptr<const Fd> root_fd_;
+  CacheFill cache_fill_;
   dev_t root_dev_ = 0;
   std::uint64_t generation_ = 0;
   InodeTable table_;

@@ -17,6 +17,7 @@ namespace {
 
 constexpr std::size_t kCopyChunk = 1U << 20;
 constexpr std::size_t kMaxCopy = 16U << 20;
+constexpr std::size_t kSmallFile = 4096;         // a page of the kernel's
 constexpr int kQuietly = O_NONBLOCK | O_NOCTTY;  // should something else stand in a file's place
 
 bool wants_write(int flags) noexcept { return (flags & O_ACCMODE) != O_RDONLY; }
@@ -41,40 +42,58 @@ std::uint64_t version_of(const struct stat& st) noexcept {
 
 }  // namespace
 
+// take_privileges takes suid and, where the group may execute, sgid off a file that `caller` changed, as the kernel
+// does on filesystems of its own. The lower call takes them off only if this process has no privilege itself, and then
+// put_mode_back has undone it.
+void Volume::take_privileges(OpenFile& open, uid_t caller) {
+  if (caller == 0 || open.set_id_mode == 0) return;
+  const std::unique_lock alone(open.upgrade);
+  struct stat st {};
+  if (fstat(open.file.fd(), &st) != 0) return;
+  const bool set_group = (st.st_mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP);
+  if ((st.st_mode & S_ISUID) == 0 && !set_group) return;
+  const mode_t mode = st.st_mode & (set_group ? 01777U : 03777U);
+  if (fchmod(open.file.fd(), mode) == 0) open.note_mode(mode);
+}
+
+void Volume::drop_privileges(FileHandle& file, uid_t caller) { take_privileges(*file.open, caller); }
+
 // open_regular opens the lower file for reading and writing, or, where that is denied and `write` is not wanted, for
 // reading alone.
 //
 // The kernel has decided by mode and ACL that the caller may open it so. The lower call may still be denied: contents
 // are written by reading first, and mode 0200 or 0100 denies an owner that. Then the owner's own bits are set for the
 // time of the call, on the inode itself (not on a name, which may be exchanged).
-Result<Fd> Volume::open_regular(const InodeRef& inode, bool write, bool* writable) {
-  const auto checked = [&](Fd fd) -> Result<Fd> {
+Result<Volume::LowerOpened> Volume::open_regular(const InodeRef& inode, bool write) {
+  const auto checked = [&](Fd fd, bool writable) -> Result<LowerOpened> {
     ECFS_LET(const LowerStat st, stat_at(fd.get(), ""));
     if (!(st.key() == inode->key) || !S_ISREG(st.st.st_mode)) return gone();
-    return fd;
+    return LowerOpened{std::move(fd), st, writable};
   };
-  const auto try_at = [&](int dirfd, const char* name) -> Result<Fd> {
-    *writable = !options_.read_only && !inode->read_only;
+  const auto try_at = [&](int dirfd, const char* name) -> Result<LowerOpened> {
+    bool writable = !options_.read_only && !inode->read_only;
     Result<Fd> fd =
-        *writable ? open_lower(dirfd, name, O_RDWR | kQuietly) : Result<Fd>(Error{Code::kDenied, EROFS, "read-only"});
+        writable ? open_lower(dirfd, name, O_RDWR | kQuietly) : Result<Fd>(Error{Code::kDenied, EROFS, "read-only"});
     if (!fd && is_denied(fd.error()) && !write) {
       Result<Fd> readable = open_lower(dirfd, name, O_RDONLY | kQuietly);
-      if (readable) *writable = false;
+      if (readable) writable = false;
       if (readable || errno_of(readable.error()) != EACCES) fd = std::move(readable);
     }
-    if (fd) return checked(*std::move(fd));
-    return fd;
+    if (fd) return checked(*std::move(fd), writable);
+    return std::move(fd).error();
   };
-  Result<Fd> fd = at_link(*inode, try_at);
-  if (fd || errno_of(fd.error()) != EACCES) return fd;
+  Result<LowerOpened> opened = at_link(*inode, try_at);
+  if (opened || errno_of(opened.error()) != EACCES) return opened;
   ECFS_LET(const Fd path, path_fd(inode));
   ECFS_LET(const LowerStat st, stat_at(path.get(), ""));
-  if (st.st.st_uid != geteuid() || !S_ISREG(st.st.st_mode)) return fd;
-  *writable = write;
-  const OwnerAccess access(path.get(), st.st, write ? S_IRUSR | S_IWUSR : S_IRUSR);
-  Fd opened(::open(ProcPath(path.get()).c_str(), (write ? O_RDWR : O_RDONLY) | kQuietly | O_CLOEXEC));
-  if (!opened) return system_error(errno, "open a file of mode that denies its owner");
-  return checked(std::move(opened));
+  if (st.st.st_uid != geteuid() || !S_ISREG(st.st.st_mode)) return opened;
+  Fd fd;
+  {
+    const OwnerAccess access(path.get(), st.st, write ? S_IRUSR | S_IWUSR : S_IRUSR);
+    fd.reset(::open(ProcPath(path.get()).c_str(), (write ? O_RDWR : O_RDONLY) | kQuietly | O_CLOEXEC));
+    if (!fd) return system_error(errno, "open a file of mode that denies its owner");
+  }
+  return checked(std::move(fd), write);
 }
 
 Result<std::shared_ptr<OpenFile>> Volume::acquire(const InodeRef& inode, Want want, bool* keep_cache) {
@@ -102,6 +121,18 @@ void Volume::await_last_close(const Inode& inode) {
   }
 }
 
+// fill_cache gives the kernel a small file's contents ahead of its first read. Nobody has the file open, and nobody can
+// open it meanwhile, so that nothing the kernel has of it is newer than what is here. False: it has to ask.
+bool Volume::fill_cache(const Inode& inode, Contents& contents) const {
+  if (!cache_fill_ || options_.shared) return false;
+  std::array<std::uint8_t, kSmallFile> bytes;
+  const Result<std::uint64_t> size = contents.size();
+  if (!size || *size == 0 || *size > bytes.size()) return false;
+  const MutableByteView all = MutableByteView(bytes).first(*size);
+  const Result<std::size_t> got = contents.read(0, all);
+  return got && *got == *size && cache_fill_(inode.id, all);
+}
+
 Result<std::shared_ptr<OpenFile>> Volume::acquire_locked(const InodeRef& inode, Want want, bool* keep_cache) {
   if (!S_ISREG(inode->type)) return Error{Code::kInvalid, inode->dir ? EISDIR : EINVAL, "not a regular file"};
   std::shared_ptr<OpenFile> open;
@@ -111,20 +142,18 @@ Result<std::shared_ptr<OpenFile>> Volume::acquire_locked(const InodeRef& inode, 
   }
   if (open) {
     if (want != Want::kRead && !open->file.writable()) {
-      bool writable = false;
-      ECFS_LET(Fd fd, open_regular(inode, true, &writable));
+      ECFS_LET(LowerOpened lower, open_regular(inode, true));
       const std::unique_lock alone(open->upgrade);
-      open->file.upgrade(std::move(fd));
+      open->file.upgrade(std::move(lower.fd));
     }
     ++open->handles;
     if (keep_cache != nullptr) *keep_cache = true;
     return open;
   }
   if (inode->stale) return gone();
-  bool writable = false;
-  ECFS_LET(Fd fd, open_regular(inode, want != Want::kRead, &writable));
-  ECFS_LET(const LowerStat st, stat_at(fd.get(), ""));
-  open = std::make_shared<OpenFile>(std::move(fd), writable);
+  ECFS_LET(LowerOpened lower, open_regular(inode, want != Want::kRead));
+  const LowerStat& st = lower.st;
+  open = std::make_shared<OpenFile>(std::move(lower.fd), lower.writable);
   open->note_mode(st.st.st_mode);
   if (want == Want::kTruncate) {
     ECFS_LET(open->contents, format_->open_contents_to_truncate(open->file));
@@ -144,8 +173,16 @@ Result<std::shared_ptr<OpenFile>> Volume::acquire_locked(const InodeRef& inode, 
     }
   }
   open->handles = 1;
+  const std::uint64_t version = version_of(st.st);
+  if (keep_cache != nullptr) {
+    {
+      const std::lock_guard lock(inode->mutex);
+      *keep_cache = inode->version == version;
+    }
+    if (!*keep_cache && want == Want::kRead) *keep_cache = fill_cache(*inode, *open->contents);
+  }
   const std::lock_guard lock(inode->mutex);
-  if (keep_cache != nullptr) *keep_cache = inode->version == version_of(st.st);
+  inode->version = version;
   inode->open = open;
   return open;
 }
@@ -155,9 +192,11 @@ void Volume::let_go(const InodeRef& inode, const std::shared_ptr<OpenFile>& open
   {
     const std::lock_guard lock(opening(*inode));
     if (--open->handles != 0) return;
-    Result<LowerStat> st = stat_at(open->file.fd(), "");
+    std::optional<Result<LowerStat>> st;  // only of a file that is not what it was when opened
     std::uint64_t size = ~std::uint64_t{0};
-    if (!st || st->st.st_nlink != 0) {  // nobody will see what is put off for a file without a name
+    if (open->changed) st = stat_at(open->file.fd(), "");
+    if (!st || !*st || (*st)->st.st_nlink != 0) {  // nobody will see what is put off for a file without a name
+      const bool stores = open->contents->puts_off();
       done = settle(*open);
       if (Status finished = keeping_mtime(*open, [&] { return open->contents->finish(); }); done) {
         done = std::move(finished);
@@ -165,11 +204,11 @@ void Volume::let_go(const InodeRef& inode, const std::shared_ptr<OpenFile>& open
       if (const Result<std::uint64_t> found = open->contents->size()) size = *found;
       // The kernel may believe in bytes that never arrived; it learns the size with a new nodeid.
       if (open->lost_write && !options_.shared) table_.retire(*inode);
-      st = stat_at(open->file.fd(), "");
+      if (stores) st = stat_at(open->file.fd(), "");
     }
     const std::lock_guard inode_lock(inode->mutex);
     inode->kernel_size = size;
-    inode->version = st ? version_of(st->st) : 0;
+    if (st) inode->version = *st ? version_of((*st)->st) : 0;
     inode->open.reset();
     if (!inode->link.parent) table_.retire(*inode);  // the last name that was known has gone meanwhile
   }
@@ -187,7 +226,7 @@ void Volume::put_mode_back(OpenFile& open) noexcept {
 template <class F>
 Status Volume::keeping_mtime(OpenFile& open, F&& work) {
   const std::shared_lock lock(open.upgrade);
-  if (!open.file.writable()) return work();
+  if (!open.file.writable() || !open.contents->puts_off()) return work();
   const Result<LowerStat> before = stat_at(open.file.fd(), "");
   Status done = work();
   put_mode_back(open);
@@ -207,6 +246,7 @@ Status Volume::settle(OpenFile& open) {
 }
 
 void Volume::note_write(const InodeRef& inode, OpenFile& open) {
+  open.changed = true;
   if (open.unsettled.exchange(true)) return;
   const std::lock_guard lock(unsettled_mutex_);
   unsettled_.push_back(inode);
@@ -217,6 +257,7 @@ void Volume::note_write(const InodeRef& inode, OpenFile& open) {
 template <class F>
 Status Volume::changing(OpenFile& open, F&& work) {
   const std::shared_lock lock(open.upgrade);
+  open.changed = true;
   Result<LowerStat> before = gone();
   if (options_.shared) before = stat_at(open.file.fd(), "");
   Status done = work();
@@ -230,9 +271,10 @@ Status Volume::changing(OpenFile& open, F&& work) {
   return {};
 }
 
-Status Volume::truncate(const InodeRef& inode, std::uint64_t size) {
+Status Volume::truncate(const InodeRef& inode, std::uint64_t size, uid_t caller) {
   ECFS_LET(const auto open, acquire(inode, size == 0 ? Want::kTruncate : Want::kWrite));
   Status done = changing(*open, [&] { return open->contents->truncate(size); });
+  if (done) take_privileges(*open, caller);
   let_go(inode, open);
   if (!done) return complain(*inode, std::move(done).error());
   return {};
@@ -248,17 +290,7 @@ Result<OpenedFile> Volume::open_file(std::uint64_t nodeid, int flags, const Call
   ECFS_LET(const auto open, acquire(inode, want, &out.keep_cache));
   if (truncates) {
     Status done = changing(*open, [&] { return open->contents->truncate(0); });
-    if (done && caller.uid != 0) {
-      // A privileged daemon's truncation takes these bits off no file, and the kernel leaves an open with O_TRUNC to
-      // us.
-      const std::unique_lock alone(open->upgrade);
-      struct stat st {};
-      if (fstat(open->file.fd(), &st) == 0 &&
-          ((st.st_mode & S_ISUID) != 0 || (st.st_mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP))) {
-        const mode_t mode = st.st_mode & ((st.st_mode & S_IXGRP) != 0 ? 01777U : 03777U);
-        if (fchmod(open->file.fd(), mode) == 0) open->note_mode(mode);
-      }
-    }
+    if (done) take_privileges(*open, caller.uid);
     if (!done) {
       let_go(inode, open);
       return complain(*inode, std::move(done).error());
@@ -314,6 +346,7 @@ Result<Volume::Created> Volume::create(std::uint64_t parent, std::string_view na
   Created made;
   made.entry = *entry;
   Result<InodeRef> inode = find(entry->nodeid);
+  if (inode) (*inode)->has_no_caps();  // it is new
   Result<std::shared_ptr<OpenFile>> open = [&]() -> Result<std::shared_ptr<OpenFile>> {
     if (!inode) return std::move(inode).error();
     const std::lock_guard lock(opening(**inode));
@@ -334,6 +367,7 @@ Result<Volume::Created> Volume::create(std::uint64_t parent, std::string_view na
       ECFS_LET(fresh->contents, format_->open_contents(fresh->file));
     }
     fresh->handles = 1;
+    fresh->changed = true;
     const std::lock_guard inode_lock((*inode)->mutex);
     (*inode)->open = fresh;
     return fresh;

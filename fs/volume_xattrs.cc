@@ -13,6 +13,7 @@ namespace {
 constexpr std::size_t kMaxValue = 65536;  // the kernel's own limits
 constexpr std::size_t kMaxListBytes = 65536;
 constexpr std::string_view kUserClass = "user.";
+constexpr std::string_view kCapabilities = "security.capability";
 
 bool passes_through(std::string_view name) noexcept {
   return name.starts_with("security.") || name.starts_with("trusted.") || name == "system.posix_acl_access" ||
@@ -47,6 +48,8 @@ Result<std::size_t> Volume::getxattr(std::uint64_t nodeid, std::string_view name
   ECFS_LET(const InodeRef inode, find(nodeid));
   const bool user = name.starts_with(kUserClass);
   if (!user && !passes_through(name)) return no_such_class();
+  const bool caps = name == kCapabilities && !options_.shared;
+  if (caps && inode->caps == Inode::Caps::kNone) return system_error(ENODATA, "read an attribute");
   std::string lower_name(name);
   if (user) {
     ECFS_LET(lower_name, format_->encode_xattr_name(name));
@@ -56,7 +59,11 @@ Result<std::size_t> Volume::getxattr(std::uint64_t nodeid, std::string_view name
                                 : ::getxattr(path, lower_name.c_str(), value, size);
   };
   return on_xattrs(inode, [&](const char* path) -> Result<std::size_t> {
-    if (!user) return result_of(get(path, out.data(), out.size()), "read an attribute");
+    if (!user) {
+      Result<std::size_t> found = result_of(get(path, out.data(), out.size()), "read an attribute");
+      if (caps && !found && errno_of(found.error()) == ENODATA) inode->has_no_caps();
+      return found;
+    }
     if (out.empty()) {
       ECFS_LET(const std::size_t lower_len, result_of(get(path, nullptr, 0), "read an attribute"));
       const std::optional<std::size_t> size = format_->xattr_value_size(lower_len);
@@ -110,6 +117,7 @@ Status Volume::setxattr(std::uint64_t nodeid, std::string_view name, ByteView va
     ECFS_LET(encoded, format_->encode_xattr_value(name, value));
     value = encoded;
   }
+  if (name == kCapabilities) inode->caps = Inode::Caps::kSet;
   const auto set = [&](const char* path) -> Status {
     const int done = S_ISLNK(inode->type) ? ::lsetxattr(path, lower_name.c_str(), value.data(), value.size(), flags)
                                           : ::setxattr(path, lower_name.c_str(), value.data(), value.size(), flags);

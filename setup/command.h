@@ -29,6 +29,7 @@ Command add_mount_private(CLI::App& parent);     // mount_private.cc
 Command add_umount_private(CLI::App& parent);    // umount_private.cc
 Command add_status(CLI::App& parent);            // status.cc
 Command add_recover_private(CLI::App& parent);   // recover_private.cc
+Command add_bench(CLI::App& parent);             // bench.cc
 std::vector<Command> add_key(CLI::App& parent);  // key.cc: key list | add | remove | change
 
 }  // namespace ecfs::setup

@@ -73,6 +73,7 @@ int run(const std::vector<std::string>& args) {
                                    add_umount(app)};
   for (Command& command : add_key(app)) commands.push_back(std::move(command));
   commands.push_back(add_recover_private(app));
+  commands.push_back(add_bench(app));
   try {
     app.parse(std::vector<std::string>(args.rbegin(), args.rend()));
   } catch (const CLI::CallForHelp&) {

@@ -49,6 +49,11 @@ void MetaCache::drop(std::uint64_t from, std::uint64_t to) {
   std::erase_if(slots_, [from, to](const Slot& slot) { return slot.meta->group >= from && slot.meta->group < to; });
 }
 
+bool MetaCache::any_dirty() {
+  const std::lock_guard lock(mutex_);
+  return std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) { return slot.meta->dirty(); });
+}
+
 std::vector<MetaRef> MetaCache::dirty() {
   std::vector<MetaRef> pages;
   const std::lock_guard lock(mutex_);

@@ -75,6 +75,8 @@ class MetaCache {
   [[nodiscard]] std::vector<MetaRef> keep(const MetaRef& meta, bool writer);
   // drop forgets the groups from `from` up to, not including, `to`, dirty or not.
   void drop(std::uint64_t from, std::uint64_t to = std::numeric_limits<std::uint64_t>::max());
+  // any_dirty says whether dirty() gives any.
+  [[nodiscard]] bool any_dirty();
   // dirty gives the pages that are not written down.
   [[nodiscard]] std::vector<MetaRef> dirty();
 

@@ -96,6 +96,7 @@ class NativeContents final : public Contents {
   Status allocate(int mode, std::uint64_t offset, std::uint64_t len) override;
   Result<std::uint64_t> next_data(std::uint64_t offset) override;
   Result<std::uint64_t> next_hole(std::uint64_t offset) override;
+  bool puts_off() override;
   Status settle() override;
   Status sync(bool data_only) override;
   Status finish() override;
@@ -185,6 +186,7 @@ class NativeContents final : public Contents {
   void set_emptied();
   void forget_behind(std::uint64_t num);
   void holes_added(std::uint64_t from, std::uint64_t to);
+  [[nodiscard]] bool holes_were_filled() const noexcept;
 
   std::shared_ptr<const NativeVolume> volume_;
   Geometry geo_;
@@ -1343,6 +1345,20 @@ Status NativeContents::settle_locked(bool declare_if_full) {
   return {};
 }
 
+// No hole is left: then none shall be allowed. Not if that could reach the disk before data that an fsync called
+// durable as a hole.
+bool NativeContents::holes_were_filled() const noexcept {
+  return shape_ == Shape::kPaged && id_.state.holes && undone_holes_ && undone_holes_->empty() &&
+         (!synced_since_empty_ || !changed_since_sync_);
+}
+
+bool NativeContents::puts_off() {
+  const std::shared_lock lock(mutex_);
+  if (shape_ == Shape::kUnreadable) return false;
+  return !gaps_.empty() || (changed_ && (holes_were_filled() || metas_.any_dirty() ||
+                                         (keeps_header() && shape_ == Shape::kPaged && id_.state.sealed != size_)));
+}
+
 Status NativeContents::settle() {
   const std::unique_lock lock(mutex_);
   if (shape_ == Shape::kUnreadable) return unreadable();
@@ -1390,10 +1406,7 @@ Status NativeContents::finish() {
   const auto also = [&first](Status status) {
     if (first) first = std::move(status);
   };
-  // No hole is left: then none shall be allowed. Not if that could reach the disk before data that an fsync called
-  // durable as a hole.
-  if (first && shape_ == Shape::kPaged && id_.state.holes && undone_holes_ && undone_holes_->empty() &&
-      (!synced_since_empty_ || !changed_since_sync_)) {
+  if (first && holes_were_filled()) {
     FileState strict = id_.state;
     strict.holes = false;
     also(write_state(strict));

@@ -25,6 +25,8 @@
 #include <utility>
 
 #include "fs/format/native_format.h"
+#include "fs/fuse/kernel_io.h"
+#include "fs/fuse/loop.h"
 #include "fs/fuse/ops.h"
 #include "fs/volume.h"
 #include "wrap/base/file.h"
@@ -39,7 +41,6 @@ namespace ecfs::fs {
 namespace {
 
 using Session = Owned<fuse_session, fuse_session_destroy>;
-using LoopConfig = Owned<fuse_loop_config, fuse_loop_cfg_destroy>;
 struct FuseArgs : fuse_args {
   FuseArgs() noexcept : fuse_args FUSE_ARGS_INIT(0, nullptr) {}
   ~FuseArgs() { fuse_opt_free_args(this); }
@@ -249,17 +250,6 @@ Status answer_init(fuse_session* session) {
   return {};
 }
 
-Status serve_until_unmounted(fuse_session* session) {
-  const LoopConfig config(fuse_loop_cfg_create());
-  if (!config) return Error{Code::kNoMemory, ENOMEM, "libfuse"};
-  fuse_loop_cfg_set_max_threads(config.get(), kMaxThreads);
-  fuse_loop_cfg_set_idle_threads(config.get(), kMaxThreads);
-  fuse_loop_cfg_set_clone_fd(config.get(), 0);
-  const int done = fuse_session_loop_mt(session, config.get());
-  if (done < 0) return system_error(-done, "serve the mount");
-  return {};
-}
-
 // The request is read here and its key ends here: what is left afterwards are the format's derived keys.
 struct Opened {
   wrap::MountRequest request;  // without its key
@@ -294,11 +284,15 @@ Status run_server(Fd request_fd, Fd lower, Fd& ready, Fd fuse, Fd to_supervisor,
   server.shared = opened.request.options.shared;
   if (!fuse) ECFS_TRY(check_can_mount(mountpoint));
   ECFS_LET(const Session session, make_session(opened.request, static_cast<bool>(fuse), opened.read_only, server));
+  opened.volume->set_cache_fill([s = session.get()](std::uint64_t nodeid, ByteView contents) {
+    return store_in_kernel(s, nodeid, contents);
+  });
   server.seeker = std::make_unique<Seeker>(*opened.volume, session.get());
   ECFS_TRY(write_all(to_supervisor.get(), as_bytes(mountpoint)));
   to_supervisor.reset();
   const std::string at = fuse ? "/dev/fd/" + std::to_string(fuse.get()) : mountpoint;
   ECFS_TRY(mount_session(session.get(), at));
+  ECFS_TRY(use_kernel_io(session.get()));
   (void)fuse.release();  // the session has it
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return system_error(errno, "give up new privileges");
   g_session = session.get();
@@ -308,7 +302,7 @@ Status run_server(Fd request_fd, Fd lower, Fd& ready, Fd fuse, Fd to_supervisor,
   ECFS_TRY(answer_init(session.get()));
   ECFS_TRY(write_all(ready.get(), as_bytes("ok\n")));
   ready.reset();
-  Status done = serve_until_unmounted(session.get());
+  Status done = serve_requests(session.get(), kMaxThreads);
   g_session = nullptr;
   server.seeker.reset();
   server.close_all();

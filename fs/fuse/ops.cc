@@ -17,7 +17,7 @@ namespace ecfs::fs {
 namespace {
 
 constexpr unsigned kMaxRequestBytes = 1U << 20;
-constexpr double kTimeoutSec = 1.0;  // of names and attributes, where the lower tree is ours alone
+constexpr double kTimeoutSec = 60.0;  // of names and attributes, where the lower tree is ours alone
 
 Server& server_of(fuse_req_t req) noexcept { return *static_cast<Server*>(fuse_req_userdata(req)); }
 Volume& volume_of(fuse_req_t req) noexcept { return *server_of(req).volume; }
@@ -115,7 +115,7 @@ void op_init(void* userdata, fuse_conn_info* conn) noexcept {
   // The umask is applied below, by the lower filesystem, which alone knows default ACLs.
   want |= FUSE_CAP_DONT_MASK;
   if (server.volume->lower_has_acls()) want |= FUSE_CAP_POSIX_ACL;
-  // Not HANDLE_KILLPRIV: so the kernel itself takes suid and sgid off, by a change of mode ahead of the write.
+  // HANDLE_KILLPRIV_V2: kernel_io.cc.
   want |= server.shared ? FUSE_CAP_AUTO_INVAL_DATA : FUSE_CAP_WRITEBACK_CACHE;
   conn->want = want & conn->capable;
   conn->max_write = kMaxRequestBytes;
@@ -161,6 +161,7 @@ void op_getattr(fuse_req_t req, fuse_ino_t ino, fuse_file_info*) noexcept {
 
 void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat* st, int to_set, fuse_file_info*) noexcept {
   AttrChange change;
+  change.caller = fuse_req_ctx(req)->uid;
   if ((to_set & FUSE_SET_ATTR_MODE) != 0) change.mode = st->st_mode;
   if ((to_set & FUSE_SET_ATTR_UID) != 0) change.uid = st->st_uid;
   if ((to_set & FUSE_SET_ATTR_GID) != 0) change.gid = st->st_gid;
@@ -169,6 +170,10 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat* st, int to_set, fus
   if ((to_set & FUSE_SET_ATTR_MTIME) != 0) change.mtime = st->st_mtim;
   if ((to_set & FUSE_SET_ATTR_ATIME_NOW) != 0) change.atime = timespec{0, UTIME_NOW};
   if ((to_set & FUSE_SET_ATTR_MTIME_NOW) != 0) change.mtime = timespec{0, UTIME_NOW};
+  // chown(2) of neither, which takes suid and sgid off all the same.
+  constexpr int kNamed = FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID | FUSE_SET_ATTR_SIZE |
+                         FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW;
+  if ((to_set & kNamed) == 0) change.uid = static_cast<uid_t>(-1);
   reply_with(
       req, [&] { return volume_of(req).setattr(ino, change); }, [&](const struct stat& now) { reply_attr(req, now); });
 }
@@ -249,6 +254,11 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode,
       });
 }
 
+// With HANDLE_KILLPRIV_V2 (kernel_io.h) that is for us to do.
+void drop_privileges(fuse_req_t req, const fuse_file_info* fi) {
+  if (!server_of(req).shared) Volume::drop_privileges(file_of(fi), fuse_req_ctx(req)->uid);
+}
+
 void op_read(fuse_req_t req, fuse_ino_t, std::size_t size, off_t offset, fuse_file_info* fi) noexcept {
   MutableByteView buffer;
   reply_with(
@@ -265,6 +275,8 @@ void op_write(fuse_req_t req, fuse_ino_t, const char* data, std::size_t size, of
   reply_with(
       req,
       [&] {
+        // What comes from the kernel's cache was asked about when it was written there.
+        if (fi->writepage == 0) drop_privileges(req, fi);
         return volume_of(req).write(file_of(fi), static_cast<std::uint64_t>(offset), view_of(data, size),
                                     fi->writepage != 0);
       },
@@ -272,6 +284,11 @@ void op_write(fuse_req_t req, fuse_ino_t, const char* data, std::size_t size, of
 }
 
 void op_flush(fuse_req_t req, fuse_ino_t, fuse_file_info* fi) noexcept {
+  // The kernel asks once and then never again. What is put off is done by release, which the last close(2) sends.
+  if (!server_of(req).shared) {
+    fuse_reply_err(req, ENOSYS);
+    return;
+  }
   reply_status(req, [&] { return volume_of(req).flush(file_of(fi)); });
 }
 
@@ -288,6 +305,7 @@ void op_release(fuse_req_t req, fuse_ino_t, fuse_file_info* fi) noexcept {
 
 void op_fallocate(fuse_req_t req, fuse_ino_t, int mode, off_t offset, off_t len, fuse_file_info* fi) noexcept {
   reply_status(req, [&] {
+    drop_privileges(req, fi);
     return volume_of(req).fallocate(file_of(fi), mode, static_cast<std::uint64_t>(offset),
                                     static_cast<std::uint64_t>(len));
   });
@@ -315,6 +333,7 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t, off_t from, fuse_file_info* 
   reply_with(
       req,
       [&] {
+        drop_privileges(req, fi_to);
         return volume_of(req).copy_range(file_of(fi_from), static_cast<std::uint64_t>(from), file_of(fi_to),
                                          static_cast<std::uint64_t>(to), len);
       },
@@ -329,6 +348,7 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) noexcept {
       [&](std::unique_ptr<DirHandle> dir) {
         Server& server = server_of(req);
         fi->fh = server.dirs.give(std::move(dir));
+        fi->cache_readdir = fi->keep_cache = server.shared ? 0 : 1;
         if (fuse_reply_open(req, fi) != 0) (void)server.dirs.take(fi->fh);
       });
 }
@@ -458,6 +478,12 @@ void Seeker::answer_all() {
     reply_seek(volume_, question);
     lock.lock();
   }
+}
+
+bool store_in_kernel(fuse_session* session, std::uint64_t nodeid, ByteView contents) noexcept {
+  fuse_bufvec bytes = FUSE_BUFVEC_INIT(contents.size());
+  bytes.buf[0].mem = const_cast<std::uint8_t*>(contents.data());  // NOLINT: it is only read
+  return fuse_lowlevel_notify_store(session, nodeid, 0, &bytes, FUSE_BUF_NO_SPLICE) == 0;
 }
 
 const fuse_lowlevel_ops& operations() noexcept {

@@ -81,6 +81,9 @@ struct Server {
   Volume* volume = nullptr;
   // A tree that changes behind the mount: no writeback cache, nothing trusted without asking.
   bool shared = false;
+  // kernel_io.cc, while the first message is answered.
+  bool kernel_offers_killpriv = false;
+  bool kernel_agreed = false;
   std::unique_ptr<Seeker> seeker;
   Handles<FileHandle> files;
   Handles<DirHandle> dirs;
@@ -88,6 +91,9 @@ struct Server {
   // close_all is for the end: no request is under way any more.
   void close_all();
 };
+
+// store_in_kernel puts all of a file's contents into the kernel's cache; for Volume::set_cache_fill.
+bool store_in_kernel(fuse_session* session, std::uint64_t nodeid, ByteView contents) noexcept;
 
 // operations gives the table of requests that are answered. Locks of files are not among them: the kernel keeps them by
 // itself, which is right for a filesystem that one machine mounts.

@@ -40,7 +40,10 @@ const std::vector<gid_t>& own_groups() {
 // does all that is to be done about umask and default ACLs.
 void set_thread_umask(mode_t mask) {
   thread_local const bool kParted = unshare(CLONE_FS) == 0;
-  if (kParted) umask(mask);
+  thread_local mode_t present = ~mode_t{0};
+  if (!kParted || present == mask) return;
+  umask(mask);
+  present = mask;
 }
 
 bool fs_ids_are(uid_t uid, gid_t gid) {

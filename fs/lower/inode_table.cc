@@ -38,7 +38,7 @@ Inode::Inode(std::uint64_t nodeid, const InodeKey& k, InodeTable& t, mode_t mode
       table(t),
       link(fresh.parent, fresh.name),
       dir(S_ISDIR(mode) ? std::make_unique<DirState>() : nullptr),
-      type(mode & S_IFMT),
+      type(static_cast<std::uint16_t>(mode & S_IFMT)),
       read_only(fresh.read_only) {
   if (dir) dir->derived = fresh.derived;
 }

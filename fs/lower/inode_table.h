@@ -96,10 +96,17 @@ struct Inode {
   std::uint64_t version = 0;            // of the lower file at the last close, 0: none
   const std::unique_ptr<DirState> dir;  // of a directory
 
-  const mode_t type;                            // S_IFMT bits
+  const std::uint16_t type;                     // S_IFMT bits
   std::atomic<bool> stale{false};               // another nodeid has its place: to be looked up again
   mutable std::atomic<bool> complained{false};  // the log has a line about its damage
   const bool read_only;                         // shown as a conflict, or below one
+  // Of security.capability, which the kernel asks for ahead of writes. kSet stays: who looked before may tell later.
+  enum class Caps : std::uint8_t { kUnknown, kNone, kSet };
+  std::atomic<Caps> caps{Caps::kUnknown};
+  void has_no_caps() noexcept {
+    Caps unknown = Caps::kUnknown;
+    caps.compare_exchange_strong(unknown, Caps::kNone);
+  }
 
   // Links, under `mutex`. note_link makes it the first; of other names of a file it keeps kMaxOtherLinks. drop_link
   // says whether it was known; `dropped` takes references that may be the last ones, to be ended outside the lock.

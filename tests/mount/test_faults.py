@@ -6,6 +6,7 @@ import mmap
 import os
 import random
 import resource
+import signal
 import stat
 import subprocess
 import threading
@@ -163,6 +164,46 @@ class FullDisk(unittest.TestCase):
 
     def test_ext4(self):
         self.check("ext4")
+
+
+class SlowDisk(unittest.TestCase):
+    def test_who_waits_for_the_disk_holds_up_nobody_else(self):
+        """A volume inside a volume: when the outer server is stopped, every lower call of the inner one waits."""
+        outer = Volume().mount()
+        self.addCleanup(outer.close)
+        lower = outer.path("lower")
+        inner = Volume(lower=lower).mount()
+        self.addCleanup(inner.close)
+        write(inner.path("small"), b"in memory")
+        fd = os.open(inner.path("small"), os.O_RDONLY)
+        pids = []
+        kill(outer.server, signal.SIGSTOP)
+        try:
+            for i in range(8):
+                pid = os.fork()
+                if pid == 0:
+                    os._exit(0 if not os.path.exists(inner.path("none%d" % i)) else 1)
+                pids.append(pid)
+            time.sleep(0.5)
+            self.assertEqual([os.waitpid(pid, os.WNOHANG)[0] for pid in pids], [0] * 8)
+
+            def reads():
+                for _ in range(100):
+                    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+                    if os.pread(fd, 100, 0) != b"in memory":
+                        return 1
+                return 0
+
+            reader = os.fork()
+            if reader == 0:
+                os._exit(reads())
+            ended = wait_for(lambda: os.waitpid(reader, os.WNOHANG)[0] == reader, 10)
+        finally:
+            kill(outer.server, signal.SIGCONT)
+        self.assertTrue(ended)
+        for pid in pids:
+            self.assertEqual(os.waitpid(pid, 0)[1], 0)
+        os.close(fd)
 
 
 class Killed(unittest.TestCase):
@@ -331,9 +372,9 @@ class Users(unittest.TestCase):
         self.assertEqual(self.as_user(20001, 20002, [30002], stranger), 0)
 
     def test_set_id_bits_go_for_other_writers(self):
-        for how in ("write", "trunc", "truncate"):
+        for how in ("write", "trunc", "truncate", "fallocate", "copy", "direct"):
             path = self.v.path("suid-" + how)
-            write(path, b"x" * 100)
+            write(path, b"x" * 8192)
             os.chmod(path, 0o6777)
 
             def work():
@@ -342,6 +383,16 @@ class Users(unittest.TestCase):
                         f.write(b"y")
                 elif how == "trunc":
                     open(path, "w").close()
+                elif how == "fallocate":
+                    with open(path, "r+b") as f:
+                        os.posix_fallocate(f.fileno(), 0, 10000)
+                elif how == "copy":
+                    with open(path, "rb") as source, open(path, "r+b") as f:
+                        os.copy_file_range(source.fileno(), f.fileno(), 4096, 0, 4096)
+                elif how == "direct":
+                    fd = os.open(path, os.O_WRONLY | os.O_DIRECT)
+                    os.writev(fd, [mmap.mmap(-1, 4096)])
+                    os.close(fd)
                 else:
                     os.truncate(path, 3)
                 return 0

@@ -39,7 +39,8 @@ class Lifecycle(unittest.TestCase):
         self.assertEqual(os.listdir(self.v.mnt), [])
         self.assertGone(*pids)
         with self.assertRaises(OSError):
-            os.close(held)
+            os.fsync(held)
+        os.close(held)
         self.v.mount()
         self.assertEqual(read(self.v.path("f")), b"kept")
 

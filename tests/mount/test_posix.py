@@ -437,6 +437,37 @@ class Attributes(MountTest):
 
 
 class Contents(MountTest):
+    def test_small_files_opened_while_another_writes(self):
+        """The server gives the kernel a small file's contents when it is opened: never over something newer."""
+        path, stop = self.p("f"), self.p("stop")
+        write(path, b"%08d" % 0)
+
+        def reader():
+            while not os.path.exists(stop):
+                with open(path, "rb") as f:
+                    if len(f.read()) != 8:
+                        return 1
+            return 0
+
+        pids = []
+        for _ in range(3):
+            pid = os.fork()
+            if pid == 0:
+                os._exit(reader())
+            pids.append(pid)
+        try:
+            for n in range(1, 1500):
+                fd = os.open(path, os.O_RDWR)
+                os.pwrite(fd, b"%08d" % n, 0)
+                self.assertEqual(os.pread(fd, 8, 0), b"%08d" % n)
+                os.close(fd)
+                os.chmod(path, 0o600 | (n & 1))  # another state of the lower file: what was cached is not kept
+                self.assertEqual(read(path), b"%08d" % n)
+        finally:
+            write(stop, b"")
+            for pid in pids:
+                self.assertEqual(os.waitpid(pid, 0)[1], 0)
+
     def test_sizes_around_the_shapes_of_a_file(self):
         for size in (0, 1, 15, 16, 63, 64, 4031, 4032, 4033, 4095, 4096, 4097, 8192, 258047, 258048, 258049, 600000):
             data = random.Random(size).randbytes(size)

@@ -1,0 +1,20 @@
+// The threads that answer the kernel.
+//
+// libfuse's own loop has all of its threads wait for requests, and the kernel hands those out in turn: each wakes the
+// thread that has slept longest, on whatever CPU it was. Two threads that take turns do the same work in half the time.
+// More are let in while the two wait for something else than a CPU (a disk, a lock), or are long at one request, and
+// stay aside again when that is over: looked at every millisecond, and not at all while nothing is to be done.
+#pragma once
+
+#include "wrap/base/result.h"
+
+struct fuse_session;
+
+namespace ecfs::fs {
+
+// serve_requests answers until the session has ended: unmounted, or fuse_session_exit() called by a signal handler of
+// the calling thread. Handled signals reach that thread alone; the threads made here block them. SIGUSR1 is used
+// inside. At most `max_threads` at once.
+Status serve_requests(fuse_session* session, unsigned max_threads);
+
+}  // namespace ecfs::fs
