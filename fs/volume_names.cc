@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstdio>
 
+#include "fs/lower_names.h"
 #include "fs/volume.h"
 #include "fs/volume_internal.h"
 #include "wrap/base/file.h"
@@ -16,13 +17,7 @@
 namespace ecfs::fs {
 namespace {
 
-constexpr std::size_t kMaxDirIdFile = 4096;  // far above any format's; what is longer is none
-constexpr std::size_t kMaxSideFile = 512;
-constexpr std::string_view kTempPrefix = ".ecfs-tmp-";
-constexpr std::string_view kSideSuffix = ".n";
 constexpr std::string_view kConflictMark = ".ecfs-conflict-";
-
-std::string side_name(const LowerName& name) { return name.entry + std::string(kSideSuffix); }
 
 bool is_dots(std::string_view name) noexcept { return name == "." || name == ".."; }
 
@@ -51,27 +46,14 @@ Result<DirId> Volume::id_of(const Dir& dir) {
     if (state.loaded) return state.id;
     state.id = state.derived;
     state.stored = false;
-    const std::string file(format_->dir_id_file());
-    if (file.empty()) {
+    const Result<FoundDirId> found = find_dir_id(*format_, dir.get(), state.derived);
+    if (found) {
+      state.id = found->id;
+      state.stored = found->stored;
       state.loaded = true;
       return state.id;
     }
-    const Result<Bytes> bytes = read_small_at(dir.get(), file.c_str(), kMaxDirIdFile);
-    if (bytes) {
-      Result<DirId> id = format_->read_dir_id(*bytes);
-      if (id) {
-        state.id = *id;
-        state.stored = state.loaded = true;
-        return state.id;
-      }
-      failed = std::move(id).error();
-    } else if (errno_of(bytes.error()) == ENOENT) {
-      state.loaded = true;
-      return state.id;
-    } else {
-      failed = bytes.error();
-      if (is_gone(failed)) failed.code = Code::kCorrupt, failed.sys_errno = EIO;  // a link in its place
-    }
+    failed = found.error();
   }
   // The derived id is never taken in its place: names would be lost under it.
   return complain(*dir.inode, with_context(std::move(failed), "the directory's id"));
@@ -153,10 +135,7 @@ void Volume::note_foreign(std::string_view lower_name) {
 }
 
 Result<std::string> Volume::decode(const Dir& dir, const DirId& id, std::string_view lower_name) {
-  if (format_->kind_of(lower_name) == LowerNameKind::kName) return format_->decode_name(id, lower_name);
-  const std::string side = std::string(lower_name) + std::string(kSideSuffix);
-  ECFS_LET(const Bytes bytes, read_small_at(dir.get(), side.c_str(), kMaxSideFile));
-  return format_->decode_long_name(id, lower_name, bytes);
+  return decode_entry(*format_, dir.get(), id, lower_name);
 }
 
 void Volume::note_link(const InodeRef& inode, const InodeRef& parent, const std::string& lower_name,
@@ -257,7 +236,7 @@ Result<Volume::Conflict> Volume::find_conflict(const Dir& dir, const DirId& id, 
     ECFS_LET(const std::optional<RawEntry> raw, reader.peek());
     if (!raw) return none;
     if (!is_dots(raw->name) && format_->kind_of(raw->name) == LowerNameKind::kForeign) {
-      Result<Format::ConflictName> name = format_->conflict_name(id, raw->name);
+      Result<Format::ConflictName> name = conflict_of(*format_, dir.get(), id, raw->name);
       if (name && name->shown == shown) return Conflict{std::string(raw->name), std::move(name->plain)};
     }
     reader.pop();
@@ -304,7 +283,7 @@ Status Volume::readdir(DirHandle& handle, off_t position, bool plus, const std::
       if (plain.empty() && kind != LowerNameKind::kOurs) {
         note_foreign(raw->name);
         if (options_.show_conflicts && kind == LowerNameKind::kForeign) {
-          if (Result<Format::ConflictName> name = format_->conflict_name(id, raw->name)) {
+          if (Result<Format::ConflictName> name = conflict_of(*format_, dir.get(), id, raw->name)) {
             plain = std::move(name->shown);
             conflict = std::move(name->plain);
           }
@@ -356,17 +335,17 @@ Status Volume::fsyncdir(DirHandle& dir, bool data_only) {
 // ---- long names
 
 bool Volume::has_side_file(const Dir& dir, const LowerName& name) const {
-  return stat_at(dir.get(), side_name(name).c_str()).has_value();
+  return stat_at(dir.get(), side_name(name.entry).c_str()).has_value();
 }
 
 Status Volume::ensure_side_file(const Dir& dir, const LowerName& name) {
   if (!name.side || has_side_file(dir, name)) return {};
-  return write_new_at(dir.get(), side_name(name), *name.side);
+  return write_new_at(dir.get(), side_name(name.entry), *name.side);
 }
 
 void Volume::remove_side_file(const Dir& dir, const LowerName& name) {
   // One that stays shows nothing: a listing goes by entries.
-  if (name.side) (void)unlinkat(dir.get(), side_name(name).c_str(), 0);
+  if (name.side) (void)unlinkat(dir.get(), side_name(name.entry).c_str(), 0);
 }
 
 // After an entry could not be made: the side file goes if it is certain that there is none.

@@ -229,8 +229,9 @@ Result<json> measure_directory(const Options& o) {
   if (fstatvfs(place.fd(), &room) != 0) return system_error(errno, o.directory);
   const std::uint64_t wanted = size + size / 16 + std::uint64_t{o.num_files} * 3 * kBlockBytes;
   if (room.f_bavail * room.f_frsize < wanted) {
-    return Error{Code::kNoSpace, ENOSPC,
-                 fmt::format("{}: {} MiB are wanted for the time of the measurement (--size)", o.directory, wanted / kMib)};
+    return Error{
+        Code::kNoSpace, ENOSPC,
+        fmt::format("{}: {} MiB are wanted for the time of the measurement (--size)", o.directory, wanted / kMib)};
   }
   ECFS_LET(json out, stream(place.fd(), size));
   ECFS_LET(const json files, small_files(place.fd(), o.num_files));
@@ -245,11 +246,13 @@ Result<json> measure_directory(const Options& o) {
 
 void print(const json& all) {
   const json& kdf = all["kdf"];
-  say(fmt::format("Passphrase to key    Argon2id, {} MiB, {} passes, {} lanes: {:.2f} s", kdf["memory_mib"].get<unsigned>(),
-                  kdf["passes"].get<unsigned>(), kdf["lanes"].get<unsigned>(), kdf["seconds"].get<double>()));
+  say(fmt::format("Passphrase to key    Argon2id, {} MiB, {} passes, {} lanes: {:.2f} s",
+                  kdf["memory_mib"].get<unsigned>(), kdf["passes"].get<unsigned>(), kdf["lanes"].get<unsigned>(),
+                  kdf["seconds"].get<double>()));
   for (const json& cipher : all["ciphers"]) {
-    say(fmt::format("{:<20} {:.0f} MB/s encrypted, {:.0f} MB/s decrypted on one core{}", cipher["suite"].get<std::string>(),
-                    cipher["encrypt_mb_s"].get<double>(), cipher["decrypt_mb_s"].get<double>(),
+    say(fmt::format("{:<20} {:.0f} MB/s encrypted, {:.0f} MB/s decrypted on one core{}",
+                    cipher["suite"].get<std::string>(), cipher["encrypt_mb_s"].get<double>(),
+                    cipher["decrypt_mb_s"].get<double>(),
                     cipher["default"].get<bool>() ? " (what new volumes have)" : ""));
   }
   if (!all.contains("directory")) return;

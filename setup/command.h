@@ -4,21 +4,25 @@
 
 #include <CLI/CLI.hpp>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "setup/messages.h"
 #include "wrap/base/result.h"
 
 namespace ecfs::setup {
 
 // Work runs after the command line was understood and gives the exit code (0 normally); an Error is printed once by
-// main.cc with its hint (messages.cc) and becomes the exit code of its Code.
+// main.cc with its hint (messages.cc) and becomes the exit code of its Code, or `failed` where a command has one.
 using Work = std::function<Result<int>()>;
 
 // Each add_* declares a command below `parent` and gives its Work.
 struct Command {
   CLI::App* app = nullptr;
   Work work;
+  std::optional<int> failed = {};
+  int usage = kExitUsage;
 };
 
 Command add_init(CLI::App& parent);              // init.cc
@@ -30,6 +34,9 @@ Command add_umount_private(CLI::App& parent);    // umount_private.cc
 Command add_status(CLI::App& parent);            // status.cc
 Command add_recover_private(CLI::App& parent);   // recover_private.cc
 Command add_bench(CLI::App& parent);             // bench.cc
+Command add_fsck(CLI::App& parent);              // fsck.cc
+Command add_stat(CLI::App& parent);              // stat.cc
+Command add_find(CLI::App& parent);              // find.cc
 std::vector<Command> add_key(CLI::App& parent);  // key.cc: key list | add | remove | change
 
 }  // namespace ecfs::setup

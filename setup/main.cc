@@ -74,6 +74,9 @@ int run(const std::vector<std::string>& args) {
   for (Command& command : add_key(app)) commands.push_back(std::move(command));
   commands.push_back(add_recover_private(app));
   commands.push_back(add_bench(app));
+  commands.push_back(add_fsck(app));
+  commands.push_back(add_stat(app));
+  commands.push_back(add_find(app));
   try {
     app.parse(std::vector<std::string>(args.rbegin(), args.rend()));
   } catch (const CLI::CallForHelp&) {
@@ -93,6 +96,9 @@ int run(const std::vector<std::string>& args) {
       note(wrong.what());
     }
     note_more("See `" + name + " --help`.");
+    for (const Command& command : commands) {
+      if (command.app == asked) return command.usage;
+    }
     return kExitUsage;
   }
   for (const Command& command : commands) {
@@ -100,7 +106,7 @@ int run(const std::vector<std::string>& args) {
     const Result<int> done = command.work();
     if (done) return *done;
     report(done.error());
-    return exit_code_of(done.error().code);
+    return command.failed.value_or(exit_code_of(done.error().code));
   }
   return kExitUsage;
 }

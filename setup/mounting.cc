@@ -1,10 +1,14 @@
 #include "setup/mounting.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <fstream>
+#include <sstream>
 
 #include "setup/messages.h"
 #include "setup/new_volume.h"
@@ -17,12 +21,6 @@ namespace {
 
 // What eCryptfs' own setup leaves in an unmounted ~/Private.
 constexpr const char* kEcryptfsLauncher = "Access-Your-Private-Data.desktop";
-
-bool is_inside(const std::string& path, const std::string& directory) {
-  if (path == directory || directory == "/") return true;
-  return path.size() > directory.size() && path.compare(0, directory.size(), directory) == 0 &&
-         path[directory.size()] == '/';
-}
 
 Result<std::string> first_foreign_entry(int dir) {
   ECFS_LET(const std::vector<std::string> names, list_directory(dir));
@@ -37,6 +35,34 @@ Error mounted_error(const wrap::MountEntry& mount) {
 }
 
 }  // namespace
+
+bool is_inside(const std::string& path, const std::string& directory) {
+  if (path == directory || directory == "/") return true;
+  return path.size() > directory.size() && path.compare(0, directory.size(), directory) == 0 &&
+         path[directory.size()] == '/';
+}
+
+std::optional<pid_t> locker_of(int lower_dir) {
+  struct stat st {};
+  if (fstat(lower_dir, &st) != 0) return {};
+  // The kernel lists locks (proc(5), /proc/locks).
+  const std::string wanted = fmt::format("{:02x}:{:02x}:{}", major(st.st_dev), minor(st.st_dev), st.st_ino);
+  std::ifstream locks("/proc/locks");
+  std::string line;
+  while (std::getline(locks, line)) {
+    std::istringstream fields(line);
+    std::string number;
+    std::string type;
+    std::string mode;
+    std::string access;
+    std::string inode;
+    pid_t pid = 0;
+    if (fields >> number >> type >> mode >> access >> pid >> inode && type == "FLOCK" && inode == wanted && pid > 0) {
+      return pid;
+    }
+  }
+  return {};
+}
 
 Status check_fuse() {
   const Fd fuse(open("/dev/fuse", O_RDWR | O_CLOEXEC));

@@ -1,6 +1,8 @@
 // Mounting and unmounting by hand: the checks before, the start of ecfs-mountd, and words for what stands in the way.
 #pragma once
 
+#include <sys/types.h>
+
 #include <optional>
 #include <string>
 
@@ -29,6 +31,13 @@ Result<Mountpoint> check_mountpoint(const std::string& path, const std::string& 
 
 // check_not_mounted: is the lower directory served at some mountpoint already? kBusy, and where.
 Status check_not_mounted(const std::string& lower_path);
+
+// locker_of gives the process that holds the lock on a lower directory, which its server does; as far as the kernel
+// tells.
+std::optional<pid_t> locker_of(int lower_dir);
+
+// is_inside says whether `path` is `directory` or below it; both absolute and resolved.
+bool is_inside(const std::string& path, const std::string& directory);
 
 // mount_volume starts ecfs-mountd with a proven key and returns when the mount answers. Read-only where the header asks
 // for it.

@@ -1,7 +1,4 @@
 // ecfs status: the caller's volumes, what is open, and how their keys are.
-#include <fmt/format.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -11,6 +8,7 @@
 #include <sstream>
 
 #include "setup/command.h"
+#include "setup/mounting.h"
 #include "setup/ui.h"
 #include "setup/volume_ref.h"
 #include "wrap/keyring.h"
@@ -50,24 +48,10 @@ std::int64_t start_time(const std::string& proc) {
   return boot + ticks / sysconf(_SC_CLK_TCK);
 }
 
-// The process that serves the lower directory: it holds the lock on it, and the kernel lists locks (proc(5),
-// /proc/locks).
 std::optional<Server> server_of(int lower_dir) {
-  struct stat st {};
-  if (fstat(lower_dir, &st) != 0) return {};
-  const std::string wanted = fmt::format("{:02x}:{:02x}:{}", major(st.st_dev), minor(st.st_dev), st.st_ino);
-  std::ifstream locks("/proc/locks");
-  std::string number;
-  std::string type;
-  std::string mode;
-  std::string access;
-  std::string inode;
-  std::string rest;
-  pid_t pid = 0;
-  while (locks >> number >> type >> mode >> access >> pid >> inode && std::getline(locks, rest)) {
-    if (type == "FLOCK" && inode == wanted && pid > 0) return Server{pid, start_time("/proc/" + std::to_string(pid))};
-  }
-  return {};
+  const std::optional<pid_t> pid = locker_of(lower_dir);
+  if (!pid) return {};
+  return Server{*pid, start_time("/proc/" + std::to_string(*pid))};
 }
 
 // One profile. What cannot be read is part of the answer, not its end.

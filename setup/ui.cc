@@ -292,8 +292,8 @@ Status check_signals() {
   return {};
 }
 
-Progress::Progress(std::string_view label, std::uint64_t total_bytes)
-    : label_(label), total_(total_bytes), draws_(isatty(STDERR_FILENO) == 1) {}
+Progress::Progress(std::string_view label, std::uint64_t total_bytes, std::uint64_t total_entries)
+    : label_(label), total_(total_bytes), total_entries_(total_entries), draws_(isatty(STDERR_FILENO) == 1) {}
 
 Progress::~Progress() {
   if (!draws_ || drawn_at_ms_ == 0) return;
@@ -301,22 +301,37 @@ Progress::~Progress() {
   (void)write_all(STDERR_FILENO, as_bytes("\n"));
 }
 
-void Progress::advance(std::uint64_t bytes) {
+void Progress::advance(std::uint64_t bytes, std::uint64_t entries) {
   done_ += bytes;
+  done_entries_ += entries;
   const std::int64_t now = now_ms();
   if (!draws_ || now - drawn_at_ms_ < 100) return;
   drawn_at_ms_ = now;
   draw();
 }
 
+void Progress::hide() {
+  if (!draws_ || width_ == 0) return;
+  (void)write_all(STDERR_FILENO, as_bytes("\r" + std::string(width_, ' ') + "\r"));
+  width_ = 0;
+  drawn_at_ms_ = 1;  // long ago: it comes back with the next advance
+}
+
 void Progress::draw() {
   constexpr std::size_t kWidth = 30;
   constexpr double kMib = 1024.0 * 1024.0;
-  const double share = total_ == 0 ? 1.0 : std::min(1.0, static_cast<double>(done_) / static_cast<double>(total_));
+  const bool by_entries = total_ == 0 && total_entries_ != 0;
+  const auto done = static_cast<double>(by_entries ? done_entries_ : done_);
+  const auto total = static_cast<double>(by_entries ? total_entries_ : total_);
+  const double share = total == 0 ? 1.0 : std::min(1.0, done / total);
   const auto filled = static_cast<std::size_t>(share * static_cast<double>(kWidth));
   const std::string bar = std::string(filled, '#') + std::string(kWidth - filled, '.');
-  (void)write_all(STDERR_FILENO, as_bytes(fmt::format("\r{} [{}] {:3.0f}% of {:.1f} MiB", label_, bar, share * 100.0,
-                                                      static_cast<double>(total_) / kMib)));
+  std::string line = fmt::format("{} [{}] {:3.0f}%", label_, bar, share * 100.0);
+  if (!by_entries) line += fmt::format(" of {:.1f} MiB", static_cast<double>(total_) / kMib);
+  if (total_entries_ != 0)
+    line += fmt::format(", {} of {} entries", done_entries_, std::max(done_entries_, total_entries_));
+  width_ = line.size();
+  (void)write_all(STDERR_FILENO, as_bytes("\r" + line));
 }
 
 }  // namespace ecfs::setup

@@ -64,14 +64,17 @@ class SignalGuard {
 int caught_signal() noexcept;
 Status check_signals();
 
-// Progress draws a bar on stderr while it is a terminal, at most ten times a second; silent otherwise.
+// Progress draws a bar on stderr while it is a terminal, at most ten times a second; silent otherwise. It follows the
+// bytes, or, where there are none in all, the entries; these are counted beside it if their number is given.
 class Progress {
  public:
-  Progress(std::string_view label, std::uint64_t total_bytes);
+  Progress(std::string_view label, std::uint64_t total_bytes, std::uint64_t total_entries = 0);
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
   ~Progress();  // ends the line
-  void advance(std::uint64_t bytes);
+  void advance(std::uint64_t bytes, std::uint64_t entries = 0);
+  // hide takes the bar away until the next advance(), so that a line can be written in its place.
+  void hide();
 
  private:
   void draw();
@@ -79,6 +82,9 @@ class Progress {
   std::string label_;
   std::uint64_t total_;
   std::uint64_t done_ = 0;
+  std::uint64_t total_entries_;
+  std::uint64_t done_entries_ = 0;
+  std::size_t width_ = 0;  // of the line that stands there
   std::int64_t drawn_at_ms_ = 0;
   bool draws_;
 };

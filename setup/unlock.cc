@@ -132,9 +132,10 @@ void add_unlock_options(CLI::App& app, UnlockOptions& options) {
 }
 
 Result<wrap::Unlocked> unlock(wrap::VolumeStore& store, const UnlockOptions& options, const std::string& shown,
-                              Token token) {
+                              Token token, bool tell) {
   const std::size_t told = store.notes().size();
   auto unlocked = open_a_slot(store, options, shown, token);
+  if (!tell) return unlocked;
   for (std::size_t i = told; i < store.notes().size(); ++i) note(shown + ": " + store.notes()[i]);
   return unlocked;
 }

@@ -25,10 +25,10 @@ void add_unlock_options(CLI::App& app, UnlockOptions& options);
 
 // unlock takes the passphrase or recovery key (on a terminal with three tries) and opens a slot with it. kWrongKey if
 // none opens. With Token::kTry a key in the keyring is taken first, unless a source was given. What the unlocking found
-// out about damaged copies of the header is noted on stderr.
+// out about damaged copies of the header is noted on stderr if `tell`.
 enum class Token { kTry, kIgnore };
 Result<wrap::Unlocked> unlock(wrap::VolumeStore& store, const UnlockOptions& options, const std::string& shown,
-                              Token token);
+                              Token token, bool tell = true);
 
 // The cost of new password slots: --kdf-memory MIB, --kdf-time N.
 struct CostOptions {

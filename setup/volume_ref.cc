@@ -160,7 +160,7 @@ Result<Fd> lock(const VolumeRef& volume) {
 }
 
 void print_json(const nlohmann::json& document) {
-  const std::string text = document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  const std::string text = document.dump(2, ' ', true, nlohmann::json::error_handler_t::replace) + "\n";
   (void)write_all(STDOUT_FILENO, as_bytes(text));  // nothing can be done about a closed output
 }
 

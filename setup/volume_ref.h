@@ -47,7 +47,8 @@ Result<wrap::VolumeStore> open_store(const VolumeRef& volume, bool tell = true);
 // locks LOWER.
 Result<Fd> lock(const VolumeRef& volume);
 
-// print_json writes one JSON document to stdout; bytes that are not UTF-8 (file names) are replaced.
+// print_json writes one JSON document to stdout, in ASCII: a name moves no terminal's cursor. Bytes that are not UTF-8
+// (file names) are replaced by U+FFFD.
 void print_json(const nlohmann::json& document);
 // slots_json lists the slots of a volume as `--json` shows them.
 nlohmann::json slots_json(const wrap::SlotArea& area);

@@ -432,6 +432,30 @@ Result<Unlocked> VolumeStore::unlock_with_key(Secret volume_key) {
   return Unlocked{std::move(volume_key), 0};
 }
 
+std::vector<VolumeStore::CopyState> VolumeStore::copies(const Secret& volume_key) const {
+  std::vector<CopyState> states;
+  for (const Copy& copy : copies_) {
+    CopyState state;
+    state.path = shown(copy.dir, copy.name);
+    if (!copy.file) {
+      state.how = copy.trouble.empty() ? CopyState::How::kMissing : CopyState::How::kDamaged;
+      state.why = copy.trouble;
+    } else if (!verify_volume_file(*copy.file, volume_key)) {
+      state.how = CopyState::How::kDamaged;
+      state.why = "its checksum does not fit";
+    } else if (!copy.previous && copy.area.generation < area_.generation) {
+      state.how = CopyState::How::kOlder;
+      state.why = "it has generation " + std::to_string(copy.area.generation) + " and the volume " +
+                  std::to_string(area_.generation);
+    } else if (copy.previous && !within(copy.area, area_)) {
+      state.how = CopyState::How::kOlder;
+      state.why = "it has a key slot that was removed since";
+    }
+    states.push_back(std::move(state));
+  }
+  return states;
+}
+
 SlotArea VolumeStore::area_of_lower(const SlotArea& area) const {
   SlotArea out = area;
   out.next_id = area.unused_id();

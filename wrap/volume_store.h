@@ -58,6 +58,16 @@ class VolumeStore {
   // notes are sentences for the user about what was wrong with the copies; empty if all is well.
   [[nodiscard]] const std::vector<std::string>& notes() const noexcept { return notes_; }
 
+  // copies tells of each place where a copy belongs how the one there is, as it was last read; with the key proven by
+  // an unlock. A `.bak` is of the version before: that it is older is right, but not that it has slots since removed.
+  struct CopyState {
+    enum class How { kGood, kMissing, kDamaged, kOlder };
+    How how = How::kGood;
+    std::string path;
+    std::string why;  // of kDamaged and kOlder
+  };
+  [[nodiscard]] std::vector<CopyState> copies(const Secret& volume_key) const;
+
   // unlock_with_passphrase tries every password slot (at most 8 of a copy); kWrongKey if none opens, kNotFound if there
   // is no such slot, kCorrupt if the key that came out fits no copy's MAC. unlock_with_recovery likewise. A slot that
   // the copy in force no longer has does not open.

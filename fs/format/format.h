@@ -12,6 +12,7 @@
 #include <string>
 #include <string_view>
 
+#include "fs/format/check.h"
 #include "fs/lower/lower_file.h"
 #include "wrap/base/bytes.h"
 #include "wrap/base/result.h"
@@ -20,6 +21,9 @@ namespace ecfs::fs {
 
 // What names inside a directory are encrypted under. The eCryptfs format has none and leaves it zero.
 using DirId = std::array<std::uint8_t, 16>;
+
+// Names of lower extended attributes that begin so are ours, in every format that has attributes of its own.
+constexpr std::string_view kXattrPrefix = "user.ecfs.";
 
 struct LowerName {
   std::string entry;          // name of the entry in the lower directory
@@ -121,6 +125,13 @@ class Format {
   [[nodiscard]] virtual bool empty_files_have_header() const noexcept = 0;
   [[nodiscard]] virtual Result<std::unique_ptr<Contents>> open_contents(LowerFile& lower) const = 0;
   [[nodiscard]] virtual Result<std::unique_ptr<Contents>> open_contents_to_truncate(LowerFile& lower) const = 0;
+
+  // Checking (format/check.h). check_contents says what a mount could not read of a lower file, and what interruptions
+  // left in it; what it says of a file that changes meanwhile counts for nothing. Only failures of the check itself are
+  // errors (no memory, `how.advance`). salvage_contents hands over what still verifies, more than a mount would show if
+  // the format can. Both have a definition for formats that know no better: what a mount reads.
+  [[nodiscard]] virtual Result<ContentsCheck> check_contents(LowerFile& lower, const CheckHow& how) const;
+  [[nodiscard]] virtual Result<Salvaged> salvage_contents(LowerFile& lower, const PutPlain& put) const;
 };
 
 }  // namespace ecfs::fs

@@ -2,6 +2,7 @@
 
 #include <cerrno>
 
+#include "fs/format/native_check.h"
 #include "fs/format/native_contents.h"
 #include "fs/format/native_names.h"
 #include "fs/format/native_nonces.h"
@@ -67,6 +68,12 @@ class NativeFormat final : public Format {
   }
   Result<std::unique_ptr<Contents>> open_contents_to_truncate(LowerFile& lower) const override {
     return open_native_to_truncate(volume_, lower);
+  }
+  Result<ContentsCheck> check_contents(LowerFile& lower, const CheckHow& how) const override {
+    return check_native_contents(*volume_, lower, how);
+  }
+  Result<Salvaged> salvage_contents(LowerFile& lower, const PutPlain& put) const override {
+    return salvage_native_contents(*volume_, lower, put);
   }
 
  private:

@@ -22,7 +22,6 @@ constexpr std::size_t kDirFileBytes = kDirFileHead.size() + kSivBytes + std::tup
 constexpr std::size_t kLongestLink = 3039;  // 4095 characters of base64url
 
 constexpr std::string_view kUserPrefix = "user.";
-constexpr std::string_view kXattrPrefix = "user.ecfs.";
 constexpr std::size_t kLongestXattrName = 167;
 constexpr std::uint8_t kXattrValueMark = 0x01;  // SIV takes no empty plaintext, a value may be empty
 constexpr std::size_t kXattrExtra = kRandomPrefixBytes + kSivBytes + 1;

@@ -33,7 +33,8 @@ ssize_t write_answer(int fd, iovec* parts, int num, void* userdata) {
   if (server.kernel_agreed) return ::writev(fd, parts, num);
   server.kernel_agreed = true;
   fuse_init_out init{};
-  // Only where the kernel caches what is written: else each write comes here at once, and it takes the bits away itself.
+  // Only where the kernel caches what is written: else each write comes here at once, and it takes the bits away
+  // itself.
   if (!server.kernel_offers_killpriv || server.shared || num != 2 || parts[1].iov_len > sizeof init ||
       parts[1].iov_len < offsetof(fuse_init_out, flags) + sizeof init.flags) {
     return ::writev(fd, parts, num);

@@ -27,7 +27,7 @@ namespace {
 constexpr unsigned kFewest = 2;       // threads that take turns
 constexpr int kWakeSignal = SIGUSR1;  // takes a thread out of read(2)
 constexpr std::int64_t kTickNs = 1'000'000;
-constexpr unsigned kQuietTicks = 50;      // without a moment when all were at work: no need to look
+constexpr unsigned kQuietTicks = 50;        // without a moment when all were at work: no need to look
 constexpr unsigned kTicksUntilFewer = 100;  // one thread less, if none was wanted meanwhile
 
 const unsigned kNumCpus = std::max(1U, std::thread::hardware_concurrency());
@@ -154,8 +154,8 @@ void Loop::work(Worker& self) {
   (void)eventfd_write(call_.get(), 1);
 }
 
-// tick lets one more thread in if none was there for the next request, now and a millisecond ago, and meanwhile they had
-// less than a quarter of the CPUs' time, or finished nothing.
+// tick lets one more thread in if none was there for the next request, now and a millisecond ago, and meanwhile they
+// had less than a quarter of the CPUs' time, or finished nothing.
 void Loop::tick() {
   const std::int64_t now = now_ns(CLOCK_MONOTONIC);
   const std::int64_t cpu = now_ns(CLOCK_PROCESS_CPUTIME_ID);

@@ -284,9 +284,8 @@ Status run_server(Fd request_fd, Fd lower, Fd& ready, Fd fuse, Fd to_supervisor,
   server.shared = opened.request.options.shared;
   if (!fuse) ECFS_TRY(check_can_mount(mountpoint));
   ECFS_LET(const Session session, make_session(opened.request, static_cast<bool>(fuse), opened.read_only, server));
-  opened.volume->set_cache_fill([s = session.get()](std::uint64_t nodeid, ByteView contents) {
-    return store_in_kernel(s, nodeid, contents);
-  });
+  opened.volume->set_cache_fill(
+      [s = session.get()](std::uint64_t nodeid, ByteView contents) { return store_in_kernel(s, nodeid, contents); });
   server.seeker = std::make_unique<Seeker>(*opened.volume, session.get());
   ECFS_TRY(write_all(to_supervisor.get(), as_bytes(mountpoint)));
   to_supervisor.reset();

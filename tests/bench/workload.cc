@@ -148,7 +148,8 @@ std::uint64_t random_blocks(const std::string& path, unsigned jobs, std::uint64_
   std::iota(order.begin(), order.end(), 0U);
   std::shuffle(order.begin(), order.end(), std::mt19937_64(static_cast<std::uint64_t>(getpid())));
   order.resize(std::min(num_blocks, count));
-  const auto deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+  const auto deadline =
+      Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
   std::atomic<std::uint64_t> done{0};
   in_parallel(jobs, [&](unsigned job) {
     std::vector<char> buffer = noise(kBlock);

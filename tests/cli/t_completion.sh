@@ -29,8 +29,12 @@ offer ecfs mount pl
 offer ecfs mount-private ''
 offer ecfs key list W
 offer ecfs recover-private ';'
+offer ecfs fsck --
+offer ecfs fsck P
+offer ecfs find ';'
+offer ecfs find --lower ''
 for word in '' '$' '$(' '`' ';' 'a' '"' "'" '-' '*' '\' '${' '<' 'n'; do
-  for command in init mount umount recover-private mount-private umount-private "key list" "key add password" "key remove" "mount plain" "mount --passphrase-file" "setup-private --lower"; do
+  for command in init mount umount recover-private fsck find "stat plain" "fsck --salvage" mount-private umount-private "key list" "key add password" "key remove" "mount plain" "mount --passphrase-file" "setup-private --lower"; do
     COMPLETIONS=$completions bash ../complete.bash "$T/home" ecfs $command "$word" >/dev/null
   done
 done
@@ -53,7 +57,7 @@ shell = pexpect.spawn("bash", ["--norc", "--noprofile", "-i"], env={**os.environ
 shell.expect("READY> ")
 shell.sendline("source '" + sys.argv[1] + "/bash'")
 shell.expect("READY> ")
-shell.send("ecfs stat\t")
+shell.send("ecfs statu\t")
 shell.expect("ecfs status")
 print("completed")
 PY

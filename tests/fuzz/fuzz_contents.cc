@@ -1,5 +1,6 @@
 // Any bytes as a lower file, opened, read everywhere, then written, cut and punched. Nothing may crash or hang, and a
-// whole block that was written reads back.
+// whole block that was written reads back. Of a copy: the check says what the reader says, repairing changes nothing
+// that the reader shows, and salvage finds at least as much.
 //
 // Input: one byte of modes, one that says how many bytes at the end are operations, the lower file, the operations. As
 // tags would stop nearly every input at the door, the modes can have the header and the blocks sealed as they stand.
@@ -8,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "fs/format/native_crypto.h"
 #include "fs/format/native_header.h"
@@ -102,6 +104,44 @@ void read_everywhere(Contents& contents, std::uint64_t b) {
   }
 }
 
+std::optional<Bytes> all_of(const Format& format, LowerFile& lower) {
+  const auto contents = format.open_contents(lower);
+  if (!contents) return std::nullopt;
+  Bytes all(need((*contents)->size()));
+  if (!(*contents)->read(0, all)) return std::nullopt;
+  return all;
+}
+
+void check(const Format& format, ByteView bytes) {
+  static const int kFd = ::memfd_create("checked", MFD_CLOEXEC);
+  expect(kFd >= 0 && ::ftruncate(kFd, 0) == 0);
+  expect(::pwrite(kFd, bytes.data(), bytes.size(), 0) == static_cast<ssize_t>(bytes.size()));
+  LowerFile lower(Fd(::dup(kFd)), true);
+  const ContentsCheck reader = need(format.Format::check_contents(lower, {}));
+  const ContentsCheck found = need(format.check_contents(lower, {}));
+  expect(found.refused.has_value() == reader.refused.has_value() && found.bad == reader.bad);
+  expect(found.refused || found.facts.plain_size == reader.facts.plain_size);
+  const std::optional<Bytes> shown = all_of(format, lower);
+
+  std::uint64_t end = 0;
+  const Salvaged salvaged = need(format.salvage_contents(lower, [&](std::uint64_t offset, ByteView plain) -> Status {
+    expect(offset >= end);
+    end = offset + plain.size();
+    return {};
+  }));
+  expect(end <= salvaged.plain_size && salvaged.lost.num_bytes() <= salvaged.plain_size);
+  expect(found.damaged() || (salvaged.lost.empty() && salvaged.plain_size == found.facts.plain_size));
+
+  CheckHow how;
+  how.repair = true;
+  const ContentsCheck repaired = need(format.check_contents(lower, how));
+  expect(repaired.repaired == (found.leftovers() && !found.refused));
+  const ContentsCheck again = need(format.check_contents(lower, {}));
+  expect(again.bad == found.bad && again.refused.has_value() == found.refused.has_value());
+  expect(again.refused || !again.leftovers());
+  expect(all_of(format, lower) == shown);
+}
+
 void operate(Contents& contents, ByteView script, std::uint64_t b) {
   for (std::size_t i = 0; i + 7 <= script.size(); i += 7) {
     const std::uint8_t op = script[i];
@@ -189,6 +229,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   expect(::pwrite(kFd, lower_bytes.data(), lower_bytes.size(), 0) == static_cast<ssize_t>(lower_bytes.size()));
   LowerFile lower(Fd(::dup(kFd)), true);
   expect(format.plain_size(lower_bytes.size()).has_value());
+
+  if ((modes & kUnsealedReport) == 0) check(format, lower_bytes);  // such a mount is told more than the check
 
   auto contents = format.open_contents(lower);
   if (!contents) {

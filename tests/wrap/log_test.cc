@@ -18,6 +18,13 @@ TEST(Log, PrintableKeepsUtf8AndDropsControl) {
   EXPECT_EQ(printable("\xff\xfe"), "??");
 }
 
+TEST(Log, EscapedNamesAreToldApart) {
+  EXPECT_EQ(escaped("plain \\ text \xc3\xa4"), "plain \\ text \xc3\xa4");
+  EXPECT_EQ(escaped("a\n\x1b[31m\x7f"), "a\\x0a\\x1b[31m\\x7f");
+  EXPECT_EQ(escaped("a\\x0a\n"), "a\\\\x0a\\x0a") << "a backslash beside them is doubled";
+  EXPECT_EQ(escaped("\xff\xc2\x9b"), "\\xff\\xc2\\x9b");
+}
+
 TEST(Log, OneLineWhateverItHolds) {
   testing::internal::CaptureStderr();
   log_line(LOG_ERR, "one\ntwo");

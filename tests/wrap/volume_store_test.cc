@@ -111,6 +111,53 @@ TEST_F(Store, NothingThereIsNotFound) {
   EXPECT_EQ(code_of(VolumeStore::open({})), Code::kInvalid);
 }
 
+TEST_F(Store, TellsHowEachCopyIs) {
+  using How = VolumeStore::CopyState::How;
+  const auto hows = [&](const VolumeStore::Places& places) {
+    VolumeStore store = ok(VolumeStore::open(places));
+    ok(store.unlock_with_key(ok(kit().key.clone())));
+    std::vector<How> out;
+    for (const auto& copy : store.copies(kit().key)) {
+      out.push_back(copy.how);
+      EXPECT_EQ(copy.path.empty(), false);
+      EXPECT_EQ(copy.why.empty(), copy.how == How::kGood || copy.how == How::kMissing) << copy.path;
+    }
+    return out;
+  };
+  const std::vector<How> all_good(4, How::kGood);
+  VolumeStore store = made(both());
+  EXPECT_EQ(hows(both()), all_good);
+  const Bytes first = get(lower.fd(), ".ecfs-volume");
+  ok(store.add_slot(kit().key, kit().third));
+  EXPECT_EQ(hows(both()), all_good) << "a .bak is of the version before";
+  // LOWER brought back from a backup.
+  put(lower.fd(), ".ecfs-volume", as_text(first));
+  EXPECT_EQ(hows(both()), (std::vector{How::kGood, How::kGood, How::kOlder, How::kGood}));
+  ok(store.unlock_with_key(ok(kit().key.clone())));
+  VolumeStore again = ok(VolumeStore::open(both()));
+  ok(again.unlock_with_key(ok(kit().key.clone())));
+  ok(again.repair(kit().key));
+  EXPECT_EQ(hows(both()), all_good);
+  // A .bak with a slot that was removed since.
+  const Bytes with_both = get(profile.fd(), "volume");
+  ok(again.remove_slot(kit().key, 2));
+  EXPECT_EQ(hows(both()), all_good);
+  put(profile.fd(), "volume.bak", as_text(with_both));
+  EXPECT_EQ(hows(both()), (std::vector{How::kGood, How::kOlder, How::kGood, How::kGood}));
+  // Missing; damaged so that it shows, and so that only the MAC tells.
+  ASSERT_EQ(unlinkat(profile.fd(), "volume.bak", 0), 0);
+  put(lower.fd(), ".ecfs-volume.bak", "rubbish");
+  Bytes changed = get(lower.fd(), ".ecfs-volume");
+  changed[40] ^= 1;
+  put(lower.fd(), ".ecfs-volume", as_text(changed));
+  EXPECT_EQ(hows(both()), (std::vector{How::kGood, How::kMissing, How::kDamaged, How::kDamaged}));
+  VolumeStore mended = ok(VolumeStore::open(both()));
+  ok(mended.unlock_with_key(ok(kit().key.clone())));
+  ok(mended.repair(kit().key));
+  EXPECT_EQ(hows(both()), all_good);
+  EXPECT_EQ(hows(only_lower()).size(), 2U);
+}
+
 TEST_F(Store, AddRemoveReplace) {
   VolumeStore store = made(both());
   ok(store.add_slot(kit().key, kit().third));

@@ -37,9 +37,9 @@ std::size_t utf8_sequence(std::string_view s) {
   return len;
 }
 
-}  // namespace
-
-std::string printable(std::string_view text) {
+// `text` with control characters and bytes that are not UTF-8 given to `replace(byte, out)`.
+template <class Replace>
+std::string with_replaced(std::string_view text, Replace replace) {
   std::string out;
   out.reserve(text.size());
   while (!text.empty()) {
@@ -51,11 +51,29 @@ std::string printable(std::string_view text) {
       out.append(text.substr(0, len));
     } else {
       len = 1;
-      out.push_back('?');
+      replace(c, out);
     }
     text.remove_prefix(len);
   }
   return out;
+}
+
+}  // namespace
+
+std::string printable(std::string_view text) {
+  return with_replaced(text, [](unsigned char, std::string& out) { out.push_back('?'); });
+}
+
+std::string escaped(std::string_view text) {
+  if (printable(text) == text) return std::string(text);
+  std::string doubled;
+  for (const char c : text) doubled.append(c == '\\' ? 2 : 1, c);
+  return with_replaced(doubled, [](unsigned char c, std::string& out) {
+    constexpr std::string_view kDigits = "0123456789abcdef";
+    out += "\\x";
+    out += kDigits[c >> 4];
+    out += kDigits[c & 15];
+  });
 }
 
 void log_open(std::string_view program, LogTo where) {

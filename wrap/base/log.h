@@ -20,5 +20,8 @@ void log_line(int priority, std::string_view text);
 
 // printable gives `text` with control characters and bytes that are not UTF-8 replaced by '?': for terminals and logs.
 std::string printable(std::string_view text);
+// escaped is for names of files: text that printable would change has "\x1b" in the place of each such byte, and "\\"
+// for a backslash, so that two names do not look the same; other text stays as it is.
+std::string escaped(std::string_view text);
 
 }  // namespace ecfs
