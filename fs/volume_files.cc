@@ -72,7 +72,8 @@ Result<Fd> Volume::open_regular(const InodeRef& inode, bool write, bool* writabl
   if (st.st.st_uid != geteuid() || !S_ISREG(st.st.st_mode)) return fd;
   *writable = write;
   const OwnerAccess access(path.get(), st.st, write ? S_IRUSR | S_IWUSR : S_IRUSR);
-  Fd opened(::open(ProcPath(path.get()).c_str(), (write ? O_RDWR : O_RDONLY) | kQuietly | O_CLOEXEC));
+  const int no_atime = options_.no_atime ? O_NOATIME : 0;
+  Fd opened(::open(ProcPath(path.get()).c_str(), (write ? O_RDWR : O_RDONLY) | no_atime | kQuietly | O_CLOEXEC));
   if (!opened) return system_error(errno, "open a file of mode that denies its owner");
   return checked(std::move(opened));
 }
@@ -204,6 +205,14 @@ Status Volume::settle(OpenFile& open) {
   Status done = keeping_mtime(open, [&] { return open.contents->settle(); });
   if (!done) open.unsettled = true;
   return done;
+}
+
+Status Volume::drop_keys(const std::vector<FileHandle*>& open) {
+  const std::lock_guard settling(settling_);
+  for (const FileHandle* file : open) ECFS_TRY(settle(*file->open));
+  for (const FileHandle* file : open) file->open->contents->drop_keys();
+  format_->drop_keys();
+  return {};
 }
 
 void Volume::note_write(const InodeRef& inode, OpenFile& open) {

@@ -15,6 +15,7 @@
 #include "fs/lower/lower_file.h"
 #include "wrap/base/bytes.h"
 #include "wrap/base/result.h"
+#include "wrap/base/secret.h"
 
 namespace ecfs::fs {
 
@@ -60,6 +61,8 @@ class Contents {
   virtual Status sync(bool data_only) = 0;
   // finish is called once, after the last handle is closed: settle, clear hints, drop what only an open file needs.
   virtual Status finish() = 0;
+  // drop_keys forgets this file's keys, at Format::drop_keys. No other call may be under way.
+  virtual void drop_keys() noexcept = 0;
 };
 
 class Format {
@@ -118,6 +121,12 @@ class Format {
   [[nodiscard]] virtual bool empty_files_have_header() const noexcept = 0;
   [[nodiscard]] virtual Result<std::unique_ptr<Contents>> open_contents(LowerFile& lower) const = 0;
   [[nodiscard]] virtual Result<std::unique_ptr<Contents>> open_contents_to_truncate(LowerFile& lower) const = 0;
+
+  // Keys. drop_keys wipes those of the volume, for as long as it is suspended: whatever needs one is kNoKey (ENOKEY)
+  // then, here and in every Contents whose own were dropped too. restore_keys takes the volume key, which the caller
+  // has verified, and all goes on. No other call may be under way meanwhile.
+  virtual void drop_keys() noexcept = 0;
+  virtual Status restore_keys(const Secret& volume_key) = 0;
 };
 
 }  // namespace ecfs::fs
