@@ -16,19 +16,13 @@
 namespace ecfs::fs {
 
 struct OpenFile {
-  OpenFile(Fd fd, bool writable) noexcept : file(std::move(fd), writable) {}
+  OpenFile(Inode& of, Fd fd, bool writable) noexcept : inode(of), file(std::move(fd), writable) {}
 
-  void note_mode(mode_t mode) noexcept { set_id_mode = (mode & (S_ISUID | S_ISGID)) != 0 ? mode & 07777U : 0; }
-
+  Inode& inode;
   // Shared by every use of `file` and `contents`; alone while a descriptor is exchanged for a writable one.
   std::shared_mutex upgrade;
   LowerFile file;
   std::unique_ptr<Contents> contents;
-
-  // Permission bits with suid or sgid among them, else 0. Lower writes by an unprivileged daemon take those two off,
-  // which is for the kernel above to do: it changes the mode itself ahead of the write, not when it writes back.
-  // Changed with `upgrade` alone.
-  std::atomic<mode_t> set_id_mode{0};
 
   unsigned handles = 0;                 // guarded by Volume::opening_
   std::atomic<unsigned> writers{0};     // handles opened for writing

@@ -46,8 +46,11 @@ Result<std::unique_ptr<Volume>> Volume::open(Fd root, std::unique_ptr<Format> fo
   volume->generation_ = load_le<std::uint64_t>(random.data());
   volume->root_dev_ = st.st.st_dev;
   volume->root_ = volume->table_.make_root(st.key(), id);
-  volume->settler_ = std::thread([v = volume.get()] { v->settle_loop(); });
   return volume;
+}
+
+void Volume::start() {
+  settler_ = std::thread([this] { settle_loop(); });
 }
 
 Volume::Volume(Fd root, Fd lock, std::unique_ptr<Format> format, const VolumeOptions& options)
@@ -75,6 +78,7 @@ void Volume::settle_loop() {
       last = stopping_;
       due.swap(unsettled_);
     }
+    const std::lock_guard settling(settling_);
     for (const InodeRef& inode : due) {
       std::shared_ptr<OpenFile> open;
       {
@@ -116,6 +120,10 @@ Result<InodeRef> Volume::find(std::uint64_t nodeid) const {
 }
 
 Result<Fd> Volume::open_lower(int dirfd, const char* name, int flags, mode_t mode) {
+  // O_NOATIME is for the owner alone.
+  if (options_.no_atime && (flags & O_PATH) == 0) {
+    if (Result<Fd> quiet = open_at(dirfd, name, flags | O_NOATIME, mode); quiet) return quiet;
+  }
   Result<Fd> fd = open_at(dirfd, name, flags, mode);
   if (fd || (fd.error().sys_errno != EMFILE && fd.error().sys_errno != ENFILE)) return fd;
   dir_fds_.clear();
@@ -172,6 +180,9 @@ Result<std::shared_ptr<const Fd>> Volume::dir_fd(const InodeRef& dir, bool moves
 }
 
 Result<DirReader> Volume::list_lower(const Dir& dir) {
+  if (options_.no_atime) {
+    if (Result<DirReader> quiet = DirReader::open(dir.get(), O_NOATIME); quiet) return quiet;
+  }
   Result<DirReader> reader = DirReader::open(dir.get());
   if (reader || errno_of(reader.error()) != EMFILE) return reader;
   dir_fds_.clear();
@@ -320,6 +331,7 @@ void Volume::hint_size(const LowerStat& lower, std::uint64_t plain_size) {
 Result<struct stat> Volume::attr_of(const InodeRef& inode, const LowerStat& lower) {
   struct stat st = lower.st;
   st.st_ino = shown_ino(st.st_dev, st.st_ino);
+  if (const mode_t mode = inode->set_id_mode; mode != 0 && !options_.shared) st.st_mode = (st.st_mode & S_IFMT) | mode;
   const auto lower_size = static_cast<std::uint64_t>(st.st_size);
   if (S_ISLNK(st.st_mode)) {
     st.st_size = static_cast<off_t>(format_->link_size(lower_size));
@@ -388,7 +400,7 @@ Result<struct stat> Volume::setattr(std::uint64_t nodeid, const AttrChange& chan
     const auto change_on = [&](int fd) { return change_attributes(fd, change); };
     if (change.uid || change.gid || change.mode) {
       ECFS_LET(const Fd fd, path_fd(inode));
-      ECFS_TRY(changing_mode(*inode, [&] { return change_on(fd.get()); }));
+      ECFS_TRY(changing_mode(inode, [&] { return change_on(fd.get()); }));
     } else {
       Status done = on_fd(inode, change_on);
       if (!done && is_gone(done.error()) && S_ISREG(inode->type)) {

@@ -38,6 +38,7 @@ struct VolumeOptions {
   bool read_only = false;
   bool show_conflicts = false;
   bool shared = false;           // the lower tree is changed behind the mount, and the kernel caches no sizes
+  bool no_atime = false;         // reading changes no access time of lower files and directories, where that can be had
   bool log_plain_names = false;  // log lines go to a terminal, not to a file: they may hold plain names
 };
 
@@ -90,6 +91,9 @@ class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the orde
   // open serves the lower directory `root` (O_PATH or readable). Takes the volume's lock there (flock on the
   // directory; shared if read-only): kBusy if another process serves it.
   static Result<std::unique_ptr<Volume>> open(Fd root, std::unique_ptr<Format> format, const VolumeOptions& options);
+  // start begins what is done in the background. Call once, before anything below: till then there is no thread, and
+  // the process may still give up rights that threads would keep.
+  void start();
   // All handles are closed by then; what is still open is settled.
   ~Volume();
   // set_cache_fill says how the kernel can be given the contents of a small file while it opens it, which saves it the
@@ -151,6 +155,12 @@ class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the orde
   Result<std::size_t> listxattr(std::uint64_t nodeid, MutableByteView out);
   Status setxattr(std::uint64_t nodeid, std::string_view name, ByteView value, int flags);
   Status removexattr(std::uint64_t nodeid, std::string_view name);
+
+  // drop_keys settles what is put off, of every open file, and forgets all keys: whatever needs one is kNoKey (ENOKEY)
+  // until restore_keys, which takes the volume key, verified by the caller. `open` are all handles that are open. No
+  // other call may be under way. An error: nothing was forgotten.
+  Status drop_keys(const std::vector<FileHandle*>& open);
+  Status restore_keys(const Secret& volume_key) { return format_->restore_keys(volume_key); }
 
   // lower_has_acls says whether the lower filesystem keeps POSIX ACLs.
   [[nodiscard]] bool lower_has_acls() const;
@@ -255,7 +265,7 @@ class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the orde
   Status keeping_mtime(OpenFile& open, F&& work);
   Result<Fd> make_with_header(int dirfd, const char* lower, mode_t mode);
   template <class F>
-  Status changing_mode(const Inode& inode, F&& work);
+  Status changing_mode(const InodeRef& inode, F&& work);
   static void put_mode_back(OpenFile& open) noexcept;
   void note_write(const InodeRef& inode, OpenFile& open);
   template <class F>
@@ -297,6 +307,7 @@ class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the orde
   std::mutex unsettled_mutex_;
   std::condition_variable unsettled_wake_;
   std::vector<InodeRef> unsettled_;
+  std::mutex settling_;  // held while the thread settles; before Volume::opening_
   bool stopping_ = false;
   std::thread settler_;
 };

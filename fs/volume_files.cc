@@ -46,14 +46,14 @@ std::uint64_t version_of(const struct stat& st) noexcept {
 // does on filesystems of its own. The lower call takes them off only if this process has no privilege itself, and then
 // put_mode_back has undone it.
 void Volume::take_privileges(OpenFile& open, uid_t caller) {
-  if (caller == 0 || open.set_id_mode == 0) return;
+  if (caller == 0 || open.inode.set_id_mode == 0) return;
   const std::unique_lock alone(open.upgrade);
   struct stat st {};
   if (fstat(open.file.fd(), &st) != 0) return;
   const bool set_group = (st.st_mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP);
   if ((st.st_mode & S_ISUID) == 0 && !set_group) return;
   const mode_t mode = st.st_mode & (set_group ? 01777U : 03777U);
-  if (fchmod(open.file.fd(), mode) == 0) open.note_mode(mode);
+  if (fchmod(open.file.fd(), mode) == 0) open.inode.note_mode(mode);
 }
 
 void Volume::drop_privileges(FileHandle& file, uid_t caller) { take_privileges(*file.open, caller); }
@@ -87,10 +87,11 @@ Result<Volume::LowerOpened> Volume::open_regular(const InodeRef& inode, bool wri
   ECFS_LET(const Fd path, path_fd(inode));
   ECFS_LET(const LowerStat st, stat_at(path.get(), ""));
   if (st.st.st_uid != geteuid() || !S_ISREG(st.st.st_mode)) return opened;
+  const int no_atime = options_.no_atime ? O_NOATIME : 0;
   Fd fd;
   {
     const OwnerAccess access(path.get(), st.st, write ? S_IRUSR | S_IWUSR : S_IRUSR);
-    fd.reset(::open(ProcPath(path.get()).c_str(), (write ? O_RDWR : O_RDONLY) | kQuietly | O_CLOEXEC));
+    fd.reset(::open(ProcPath(path.get()).c_str(), (write ? O_RDWR : O_RDONLY) | no_atime | kQuietly | O_CLOEXEC));
     if (!fd) return system_error(errno, "open a file of mode that denies its owner");
   }
   return checked(std::move(fd), write);
@@ -153,8 +154,8 @@ Result<std::shared_ptr<OpenFile>> Volume::acquire_locked(const InodeRef& inode, 
   if (inode->stale) return gone();
   ECFS_LET(LowerOpened lower, open_regular(inode, want != Want::kRead));
   const LowerStat& st = lower.st;
-  open = std::make_shared<OpenFile>(std::move(lower.fd), lower.writable);
-  open->note_mode(st.st.st_mode);
+  open = std::make_shared<OpenFile>(*inode, std::move(lower.fd), lower.writable);
+  inode->note_mode(st.st.st_mode);
   if (want == Want::kTruncate) {
     ECFS_LET(open->contents, format_->open_contents_to_truncate(open->file));
   } else {
@@ -216,7 +217,7 @@ void Volume::let_go(const InodeRef& inode, const std::shared_ptr<OpenFile>& open
 }
 
 void Volume::put_mode_back(OpenFile& open) noexcept {
-  const mode_t mode = open.set_id_mode;
+  const mode_t mode = open.inode.set_id_mode;
   struct stat st {};
   if (mode == 0 || fstat(open.file.fd(), &st) != 0 || (st.st_mode & 07777U) == mode) return;
   (void)fchmod(open.file.fd(), mode);
@@ -243,6 +244,14 @@ Status Volume::settle(OpenFile& open) {
   Status done = keeping_mtime(open, [&] { return open.contents->settle(); });
   if (!done) open.unsettled = true;
   return done;
+}
+
+Status Volume::drop_keys(const std::vector<FileHandle*>& open) {
+  const std::lock_guard settling(settling_);
+  for (const FileHandle* file : open) ECFS_TRY(settle(*file->open));
+  for (const FileHandle* file : open) file->open->contents->drop_keys();
+  format_->drop_keys();
+  return {};
 }
 
 void Volume::note_write(const InodeRef& inode, OpenFile& open) {
@@ -357,9 +366,9 @@ Result<Volume::Created> Volume::create(std::uint64_t parent, std::string_view na
         return (*inode)->open;
       }
     }
-    auto fresh = std::make_shared<OpenFile>(std::move(fd), true);
+    auto fresh = std::make_shared<OpenFile>(**inode, std::move(fd), true);
     ECFS_LET(const LowerStat st, stat_at(fresh->file.fd(), ""));
-    fresh->note_mode(st.st.st_mode);
+    (*inode)->note_mode(st.st.st_mode);
     if (st.st.st_size == 0) {
       ECFS_LET(fresh->contents, format_->open_contents_to_truncate(fresh->file));
       ECFS_TRY(fresh->contents->truncate(0));  // a volume that seals sizes wants its header at once

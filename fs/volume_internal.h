@@ -18,22 +18,27 @@ bool is_gone(const Error& error) noexcept;
 // changing_mode does what may change the permission bits, and has an open file know them afterwards. Not while
 // OwnerAccess has the mode widened: it would put the old one back over the new.
 template <class F>
-Status Volume::changing_mode(const Inode& inode, F&& work) {
-  if (inode.dir) {
-    const std::unique_lock lock(inode.dir->lock);
+Status Volume::changing_mode(const InodeRef& inode, F&& work) {
+  if (inode->dir) {
+    const std::unique_lock lock(inode->dir->lock);
     return work();
   }
-  const std::lock_guard lock(opening(inode));
+  const std::lock_guard lock(opening(*inode));
   std::shared_ptr<OpenFile> open;
   {
-    const std::lock_guard inode_lock(inode.mutex);
-    open = inode.open;
+    const std::lock_guard inode_lock(inode->mutex);
+    open = inode->open;
   }
-  if (!open) return work();
-  const std::unique_lock alone(open->upgrade);
+  std::unique_lock<std::shared_mutex> alone;
+  if (open) alone = std::unique_lock(open->upgrade);
   Status done = work();
-  struct stat st {};
-  if (fstat(open->file.fd(), &st) == 0) open->note_mode(st.st_mode);
+  if (alone) {
+    struct stat st {};
+    if (fstat(open->file.fd(), &st) == 0) inode->note_mode(st.st_mode);
+  } else if (inode->set_id_mode != 0) {
+    const Result<LowerStat> st = look(inode);
+    inode->note_mode(st ? st->st.st_mode : 0);
+  }
   return done;
 }
 

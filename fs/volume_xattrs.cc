@@ -125,7 +125,7 @@ Status Volume::setxattr(std::uint64_t nodeid, std::string_view name, ByteView va
     return {};
   };
   if (user || S_ISLNK(inode->type)) return on_xattrs(inode, set);
-  return on_xattrs(inode, [&](const char* path) { return changing_mode(*inode, [&] { return set(path); }); });
+  return on_xattrs(inode, [&](const char* path) { return changing_mode(inode, [&] { return set(path); }); });
 }
 
 Status Volume::removexattr(std::uint64_t nodeid, std::string_view name) {

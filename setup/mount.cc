@@ -6,6 +6,7 @@
 
 #include "setup/command.h"
 #include "setup/mounting.h"
+#include "setup/suspending.h"
 #include "setup/ui.h"
 #include "setup/unlock.h"
 #include "setup/volume_ref.h"
@@ -77,6 +78,13 @@ Result<int> run(Options& o) {
     ECFS_TRY(check_mountpoint(o.mountpoint, volume.lower_path));
     return 0;
   }
+  if (!check_not_mounted(volume.lower_path)) {
+    ECFS_LET(const bool resumed, resume_if_suspended(volume, o.unlock));
+    if (resumed) {
+      if (!o.quiet) say(volume.shown() + " is open again");
+      return 0;
+    }
+  }
   ECFS_LET(Child server, open_and_mount(job, o.mountpoint, o.unlock));
   if (!o.quiet) say(volume.shown() + " is open at " + o.mountpoint + (o.foreground ? "; Ctrl-C unmounts it" : ""));
   if (o.foreground) return stay(server);
@@ -90,9 +98,9 @@ Command add_mount(CLI::App& parent) {
   CLI::App* app = parent.add_subcommand("mount", "Open a volume: mount its lower directory");
   app->add_option("LOWER", o->lower, "The encrypted directory")->required();
   app->add_option("MOUNTPOINT", o->mountpoint, "An empty directory of yours")->required();
-  app->add_option(
-         "-o,--options", o->mount_options,
-         "Mount options: ro, noatime, allow_other, show-conflicts, shared, unsealed=report, passphrase-file=FILE")
+  app->add_option("-o,--options", o->mount_options,
+                  "Mount options: ro, noatime, allow_other, show-conflicts, shared, idle=MINUTES, suspend, hibernate, "
+                  "unsealed=report, passphrase-file=FILE")
       ->type_name("OPTIONS")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);

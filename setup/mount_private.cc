@@ -8,6 +8,7 @@
 
 #include "setup/command.h"
 #include "setup/mounting.h"
+#include "setup/suspending.h"
 #include "setup/ui.h"
 #include "setup/unlock.h"
 #include "setup/volume_ref.h"
@@ -36,7 +37,8 @@ Result<int> run(const Options& o) {
   const wrap::Profile& profile = volume.profile->profile;
   ECFS_LET(const std::optional<wrap::MountEntry> mounted, wrap::ecfs_mount_at(profile.mountpoint));
   if (mounted && !wrap::is_dead(profile.mountpoint)) {
-    say(o.name + " is open at " + profile.mountpoint + " already");
+    ECFS_LET(const bool resumed, resume_if_suspended(volume, o.unlock));
+    say(o.name + " is open at " + profile.mountpoint + (resumed ? " again" : " already"));
     return 0;
   }
   if (faccessat(volume.profile->dir.get(), kSetupMarkerName, F_OK, 0) == 0) {

@@ -11,6 +11,7 @@
 #include "setup/mounting.h"
 #include "setup/ui.h"
 #include "setup/volume_ref.h"
+#include "wrap/control.h"
 #include "wrap/keyring.h"
 #include "wrap/mount.h"
 
@@ -75,7 +76,8 @@ json describe(const std::string& name) {
   auto mount = wrap::ecfs_mount_at(profile.mountpoint);
   entry["state"] = "locked";
   if (mount && *mount) {
-    entry["state"] = wrap::is_dead(profile.mountpoint) ? "dead" : "open";
+    const auto told = wrap::mount_state(profile.volume_id, geteuid());
+    entry["state"] = wrap::is_dead(profile.mountpoint) ? "dead" : told && told->suspended ? "suspended" : "open";
     entry["mount_options"] = (*mount)->options;
     if (const auto server = server_of(volume->lower_dir.get()); server) {
       entry["server"] = {{"pid", server->pid}, {"started", server->started}};
@@ -99,7 +101,9 @@ void print(const json& entry) {
     say(name + ": cannot be read");
   } else {
     say(name + ": " +
-        (state == "dead" ? "its server has ended (`ecfs mount-private " + name + "` opens it again)" : state));
+        (state == "dead"        ? "its server has ended (`ecfs mount-private " + name + "` opens it again)"
+         : state == "suspended" ? "suspended, without keys (`ecfs mount-private " + name + "` opens it again)"
+                                : state));
     say("  files        " + entry["mountpoint"].get<std::string>());
     say("  encrypted    " + entry["lower"].get<std::string>());
     if (entry.contains("server")) {

@@ -3,6 +3,7 @@
 
 #include "setup/command.h"
 #include "setup/mounting.h"
+#include "setup/suspending.h"
 #include "setup/ui.h"
 #include "setup/volume_ref.h"
 #include "wrap/keyring.h"
@@ -13,6 +14,7 @@ namespace {
 struct Options {
   std::string name{wrap::kDefaultVolumeName};
   bool force = false;
+  bool suspend = false;
 };
 
 Result<int> run(const Options& o) {
@@ -20,6 +22,11 @@ Result<int> run(const Options& o) {
   const wrap::Profile& profile = volume.profile->profile;
   ECFS_LET(const Fd held, lock(volume));
   ECFS_LET(const std::optional<wrap::MountEntry> mounted, wrap::ecfs_mount_at(profile.mountpoint));
+  if (o.suspend && mounted) {
+    ECFS_LET(const std::string said, suspend_volume(profile.mountpoint));
+    say(said);
+    return 0;
+  }
   Status unmounted;
   if (mounted) unmounted = unmount_volume(profile.mountpoint, o.force);
   // The key goes even where programs keep the directory busy: nothing new is opened without a passphrase.
@@ -39,7 +46,10 @@ Command add_umount_private(CLI::App& parent) {
   auto o = std::make_shared<Options>();
   CLI::App* app = parent.add_subcommand("umount-private", "Lock your Private directory");
   app->add_option("NAME", o->name, "Name of the volume")->capture_default_str();
-  app->add_flag("--force", o->force, "Detach it now although programs use it; they keep what they have open");
+  auto* force =
+      app->add_flag("--force", o->force, "Detach it now although programs use it; they keep what they have open");
+  app->add_flag("--suspend", o->suspend, "Where programs use it, wipe its keys and let it wait for them")
+      ->excludes(force);
   app->footer(
       "Examples:\n"
       "  ecfs umount-private\n"

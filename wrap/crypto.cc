@@ -1,6 +1,7 @@
 #include "wrap/crypto.h"
 
 #include <openssl/core_names.h>
+#include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/kdf.h>
@@ -9,6 +10,7 @@
 #include <algorithm>
 
 #include "wrap/base/owned.h"
+#include "wrap/base/secret_heap.h"
 
 namespace ecfs::wrap {
 namespace {
@@ -66,7 +68,17 @@ Result<CipherCtx> gcm_context(const Secret& key, ByteView nonce, ByteView associ
   return ctx;
 }
 
+// With the names that OpenSSL gives of its source, which nobody needs.
+void* heap_alloc(std::size_t len, const char*, int) { return secret_alloc(len); }
+void* heap_realloc(void* piece, std::size_t len, const char*, int) { return secret_realloc(piece, len); }
+void heap_free(void* piece, const char*, int) { secret_free(piece); }
+
 }  // namespace
+
+Status openssl_in_secret_heap() {
+  if (CRYPTO_set_mem_functions(heap_alloc, heap_realloc, heap_free) == 1) return {};
+  return Error{Code::kUnsupported, 0, "OpenSSL has memory of its own already"};
+}
 
 Error openssl_error(std::string_view what) {
   std::array<char, 256> buffer{};

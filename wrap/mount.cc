@@ -29,6 +29,7 @@ constexpr std::uint32_t kMaxPathBytes = 4096;
 constexpr std::uint32_t kMaxOptionBytes = 4096;
 constexpr std::uint32_t kMaxKeyBytes = 64;
 constexpr std::uint64_t kMaxProcFileBytes = 4U << 20;
+constexpr std::string_view kIdleOption = "idle=";
 
 std::vector<std::string_view> split(std::string_view text, char separator) {
   std::vector<std::string_view> parts;
@@ -118,6 +119,22 @@ template <class T>
 bool parse_number(std::string_view text, T& out) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
   return error == std::errc{} && end == text.data() + text.size();
+}
+
+// Minutes, or a number with its unit.
+Result<std::uint32_t> parse_idle(std::string_view text) {
+  std::uint64_t seconds_each = 60;
+  std::string_view digits = text;
+  if (!digits.empty() && (digits.back() == 's' || digits.back() == 'm' || digits.back() == 'h')) {
+    seconds_each = digits.back() == 's' ? 1 : digits.back() == 'm' ? 60 : 3600;
+    digits.remove_suffix(1);
+  }
+  std::uint32_t number = 0;
+  if (!parse_number(digits, number) || number == 0 || number * seconds_each > kMaxIdleSeconds) {
+    return Error{Code::kInvalid, 0,
+                 "mount option 'idle=" + printable(text) + "': give a number of minutes, or one with s, m or h"};
+  }
+  return static_cast<std::uint32_t>(number * seconds_each);
 }
 
 // "ok", or "<code> <errno> <text>".
@@ -227,6 +244,12 @@ Result<MountOptions> parse_mount_options(const std::vector<std::string>& items) 
         options.shared = true;
       } else if (item == "unsealed=report") {
         options.unsealed_report = true;
+      } else if (item == "suspend") {
+        options.suspend = true;
+      } else if (item == "hibernate") {
+        options.hibernate = true;
+      } else if (item.starts_with(kIdleOption)) {
+        ECFS_LET(options.idle_s, parse_idle(item.substr(kIdleOption.size())));
       } else if (!means_nothing(item)) {
         return Error{Code::kInvalid, 0, "unknown mount option '" + printable(item) + "'"};
       }
@@ -237,8 +260,8 @@ Result<MountOptions> parse_mount_options(const std::vector<std::string>& items) 
 
 std::string build_mount_options(const MountOptions& options) {
   std::string text;
-  const auto add = [&](bool wanted, const char* name) {
-    if (wanted) text += (text.empty() ? "" : ",") + std::string(name);
+  const auto add = [&](bool wanted, const std::string& name) {
+    if (wanted) text += (text.empty() ? "" : ",") + name;
   };
   add(options.read_only, "ro");
   add(options.no_atime, "noatime");
@@ -246,6 +269,9 @@ std::string build_mount_options(const MountOptions& options) {
   add(options.show_conflicts, "show-conflicts");
   add(options.shared, "shared");
   add(options.unsealed_report, "unsealed=report");
+  add(options.suspend, "suspend");
+  add(options.hibernate, "hibernate");
+  add(options.idle_s > 0, std::string(kIdleOption) + std::to_string(options.idle_s) + "s");
   return text;
 }
 
@@ -354,7 +380,7 @@ Result<std::optional<MountEntry>> ecfs_mount_at(const std::string& path) {
 bool is_dead(const std::string& mountpoint) {
   // Not stat: the kernel answers that from its cache after the server has gone.
   struct statvfs fs {};
-  return statvfs(mountpoint.c_str(), &fs) != 0 && errno == ENOTCONN;
+  return statvfs(mountpoint.c_str(), &fs) != 0 && (errno == ENOTCONN || errno == ECONNABORTED);
 }
 
 Status unmount(const std::string& mountpoint, bool lazy) {

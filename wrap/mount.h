@@ -3,6 +3,7 @@
 // The request travels over a pipe: options, the volume file and the key; never argv or environment.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -23,8 +24,13 @@ struct MountOptions {
   bool show_conflicts = false;   // show-conflicts: foreign names that sync programs made are shown
   bool shared = false;           // shared: the lower tree is changed behind the mount
   bool unsealed_report = false;  // unsealed=report: a sealed size that differs is logged, not refused
+  bool suspend = false;          // suspend: locked, or its keys wiped, when the machine goes to sleep
+  bool hibernate = false;        // hibernate: keys may be written into a hibernation image; else it is not possible
+  std::uint32_t idle_s = 0;      // idle=MIN, or idle=N with s, m or h: unmount when unused for so long; 0: never
   friend bool operator==(const MountOptions&, const MountOptions&) = default;
 };
+// The longest time of the option idle: 365 days.
+constexpr std::uint32_t kMaxIdleSeconds = 365 * 24 * 3600;
 // parse_mount_options takes items that may hold commas ("ro,noatime"); rw, atime, nosuid, nodev, defaults, noauto,
 // user, nofail and x-*=… are taken and mean nothing here (fstab); an unknown one is kInvalid and named.
 Result<MountOptions> parse_mount_options(const std::vector<std::string>& items);

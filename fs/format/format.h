@@ -16,6 +16,7 @@
 #include "fs/lower/lower_file.h"
 #include "wrap/base/bytes.h"
 #include "wrap/base/result.h"
+#include "wrap/base/secret.h"
 
 namespace ecfs::fs {
 
@@ -67,6 +68,8 @@ class Contents {
   virtual Status sync(bool data_only) = 0;
   // finish is called once, after the last handle is closed: settle, clear hints, drop what only an open file needs.
   virtual Status finish() = 0;
+  // drop_keys forgets this file's keys, at Format::drop_keys. No other call may be under way.
+  virtual void drop_keys() noexcept = 0;
 };
 
 class Format {
@@ -132,6 +135,12 @@ class Format {
   // the format can. Both have a definition for formats that know no better: what a mount reads.
   [[nodiscard]] virtual Result<ContentsCheck> check_contents(LowerFile& lower, const CheckHow& how) const;
   [[nodiscard]] virtual Result<Salvaged> salvage_contents(LowerFile& lower, const PutPlain& put) const;
+
+  // Keys. drop_keys wipes those of the volume, for as long as it is suspended: whatever needs one is kNoKey (ENOKEY)
+  // then, here and in every Contents whose own were dropped too. restore_keys takes the volume key, which the caller
+  // has verified, and all goes on. No other call may be under way meanwhile.
+  virtual void drop_keys() noexcept = 0;
+  virtual Status restore_keys(const Secret& volume_key) = 0;
 };
 
 }  // namespace ecfs::fs

@@ -100,6 +100,9 @@ class NativeContents final : public Contents {
   Status settle() override;
   Status sync(bool data_only) override;
   Status finish() override;
+  void drop_keys() noexcept override {
+    if (id_.cipher) id_.cipher->drop_keys();
+  }
 
  private:
   // One block of a request that stores.

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <string_view>
 
+#include "wrap/base/secret_heap.h"
 #include "wrap/crypto.h"
 
 namespace ecfs::fs {
@@ -22,6 +23,7 @@ int to_int(std::size_t n) noexcept { return static_cast<int>(n); }
 
 // Contexts are copied from a keyed one: setting a key anew would fetch CMAC and CTR from the provider each time.
 Result<CipherCtx> copy_of(const CipherCtx& keyed) {
+  if (!keyed) return no_keys();
   CipherCtx ctx(EVP_CIPHER_CTX_new());
   if (!ctx || EVP_CIPHER_CTX_copy(ctx.get(), keyed.get()) != 1) return wrap::openssl_error("copy an AES-SIV context");
   return ctx;
@@ -103,19 +105,21 @@ Result<std::shared_ptr<const FileCipher>> FileCipher::make(const NativeKeys& key
 }
 
 Result<CipherCtx> FileCipher::new_context(bool seals) const {
-  // The one place where a file's key is in the open: on the stack, for as long as OpenSSL takes to schedule it.
+  ECFS_TRY(check_there(keys_->file));
+  // The one place where a file's key stands by itself, for as long as OpenSSL takes to schedule it.
   constexpr std::string_view kLabel = "ecfs1 content";
   std::array<std::uint8_t, kLabel.size() + kFileFixedBytes> message{};
   std::copy(kLabel.begin(), kLabel.end(), message.begin());
   std::copy(fixed_.begin(), fixed_.end(), message.begin() + kLabel.size());
-  std::array<std::uint8_t, 32> key{};
+  SecretBytes<32> key;
+  if (!key) return Error{Code::kNoMemory, ENOMEM, "no memory for a file's key"};
+  std::uint8_t* const key_at = key.reveal_mutable().data();
   const ByteView parent = keys_->file.reveal();
   CipherCtx ctx(EVP_CIPHER_CTX_new());
   const bool ok = ctx &&
-                  HMAC(EVP_sha256(), parent.data(), to_int(parent.size()), message.data(), message.size(), key.data(),
+                  HMAC(EVP_sha256(), parent.data(), to_int(parent.size()), message.data(), message.size(), key_at,
                        nullptr) != nullptr &&
-                  EVP_CipherInit_ex2(ctx.get(), cipher_, key.data(), nullptr, seals ? 1 : 0, nullptr) == 1;
-  wipe(key);
+                  EVP_CipherInit_ex2(ctx.get(), cipher_, key_at, nullptr, seals ? 1 : 0, nullptr) == 1;
   if (!ok) return wrap::openssl_error("set a file's key");
   return ctx;
 }
@@ -132,6 +136,11 @@ Result<FileCipher::Lease> FileCipher::lease(bool seals) const {
   }
   ECFS_LET(CipherCtx ctx, new_context(seals));
   return Lease(*this, std::move(ctx), seals);
+}
+
+void FileCipher::drop_keys() const noexcept {
+  const std::lock_guard lock(mutex_);
+  for (std::vector<CipherCtx>& idle : idle_) idle.clear();
 }
 
 FileCipher::Lease::~Lease() {

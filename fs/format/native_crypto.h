@@ -56,6 +56,8 @@ struct Ciphers {
 // thread.
 class Siv {
  public:
+  // Without a key: all is kNoKey.
+  Siv() noexcept = default;
   static Result<Siv> make(const Ciphers& ciphers, const Secret& key);
   // seal gives the synthetic IV and the ciphertext: 16 bytes more than `plain`. open is the reverse: kCorrupt if it
   // does not verify.
@@ -100,6 +102,8 @@ class FileCipher {
   };
   [[nodiscard]] Result<Lease> sealer() const { return lease(true); }
   [[nodiscard]] Result<Lease> opener() const { return lease(false); }
+  // drop_keys forgets the idle contexts; there is no other. While the volume has no keys new ones are kNoKey.
+  void drop_keys() const noexcept;
 
  private:
   FileCipher(const NativeKeys& keys, const EVP_CIPHER* cipher, const FileFixed& fixed) noexcept

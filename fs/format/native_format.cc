@@ -14,8 +14,15 @@ constexpr std::size_t kLongestLowerName = 255;
 
 class NativeFormat final : public Format {
  public:
-  NativeFormat(std::shared_ptr<const NativeVolume> volume, NativeNames names)
+  NativeFormat(std::shared_ptr<NativeVolume> volume, NativeNames names)
       : volume_(std::move(volume)), names_(std::move(names)) {}
+
+  // make_names makes what encrypts names under the volume's present keys.
+  static Result<NativeNames> make_names(const NativeVolume& volume) {
+    const wrap::VolumeHeader& header = volume.header;
+    const std::size_t longest = header.longest_name == 0 ? kLongestLowerName : header.longest_name;
+    return NativeNames::make(volume.keys, volume.ciphers, header.name_encoding, longest, volume.nonces);
+  }
 
   Result<DirId> root_id() const override { return root_dir_id(volume_->keys); }
   Result<DirId> child_id(const DirId& parent, std::string_view plain_name) const override {
@@ -76,8 +83,23 @@ class NativeFormat final : public Format {
     return salvage_native_contents(*volume_, lower, put);
   }
 
+  void drop_keys() noexcept override {
+    volume_->keys = NativeKeys();
+    names_.drop_keys();
+  }
+  Status restore_keys(const Secret& volume_key) override {
+    ECFS_LET(volume_->keys, NativeKeys::derive(volume_->header.id, volume_key));
+    Result<NativeNames> names = make_names(*volume_);
+    if (!names) {
+      drop_keys();
+      return std::move(names).error();
+    }
+    names_ = *std::move(names);
+    return {};
+  }
+
  private:
-  std::shared_ptr<const NativeVolume> volume_;
+  std::shared_ptr<NativeVolume> volume_;
   NativeNames names_;
 };
 
@@ -98,11 +120,9 @@ Result<std::unique_ptr<Format>> make_native_format(const NativeFormatOptions& op
   volume->geometry = Geometry(header.block_shift);
   ECFS_LET(volume->keys, NativeKeys::derive(header.id, volume_key));
   ECFS_LET(volume->ciphers, Ciphers::fetch());
-  volume->nonces = nonces;
+  volume->nonces = std::move(nonces);
   volume->unsealed_report = options.unsealed_report;
-  const std::size_t longest = header.longest_name == 0 ? kLongestLowerName : header.longest_name;
-  ECFS_LET(NativeNames names,
-           NativeNames::make(volume->keys, volume->ciphers, header.name_encoding, longest, std::move(nonces)));
+  ECFS_LET(NativeNames names, NativeFormat::make_names(*volume));
   return std::unique_ptr<Format>(std::make_unique<NativeFormat>(std::move(volume), std::move(names)));
 }
 

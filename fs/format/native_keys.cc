@@ -1,6 +1,7 @@
 #include "fs/format/native_keys.h"
 
 #include <algorithm>
+#include <cerrno>
 
 #include "wrap/crypto.h"
 
@@ -39,13 +40,22 @@ Result<NativeKeys> NativeKeys::derive(const wrap::VolumeId& id, const Secret& vo
   return keys;
 }
 
+Error no_keys() { return Error{Code::kNoKey, ENOKEY, "the volume is suspended: its keys were wiped"}; }
+
+Status check_there(const Secret& key) {
+  if (key.empty()) return no_keys();
+  return {};
+}
+
 Result<DirId> root_dir_id(const NativeKeys& keys) {
+  ECFS_TRY(check_there(keys.dir));
   constexpr std::array<std::uint8_t, 5> kRoot{0x00, 'r', 'o', 'o', 't'};
   ECFS_LET(const wrap::Sha256 hash, wrap::hmac_sha256(keys.dir.reveal(), {kRoot}));
   return first_16(hash);
 }
 
 Result<DirId> child_dir_id(const NativeKeys& keys, const DirId& parent, std::string_view plain_name) {
+  ECFS_TRY(check_there(keys.dir));
   constexpr std::array<std::uint8_t, 1> kChild{0x01};
   ECFS_LET(const wrap::Sha256 hash, wrap::hmac_sha256(keys.dir.reveal(), {kChild, parent, as_bytes(plain_name)}));
   return first_16(hash);

@@ -1,7 +1,8 @@
 // The keys of one native volume, and the synthetic ids and nonces that are functions of them.
 //
 // Each key is HKDF-Expand of the volume's PRK under its own label, held in locked memory for the life of the mount; the
-// volume key itself is not kept. Immutable after derive(): safe from any thread. Source: fs/FORMAT.md §3 and §5.
+// volume key itself is not kept. Immutable after derive(), but for Format::drop_keys and restore_keys: safe from any
+// thread. Source: fs/FORMAT.md §3 and §5.
 #pragma once
 
 #include <array>
@@ -26,6 +27,11 @@ struct NativeKeys {
 
   static Result<NativeKeys> derive(const wrap::VolumeId& id, const Secret& volume_key);
 };
+
+// no_keys is the answer where a key is needed and was dropped.
+Error no_keys();
+// check_there says so of a key.
+Status check_there(const Secret& key);
 
 // root_dir_id and child_dir_id derive the id of a directory without a stored one.
 Result<DirId> root_dir_id(const NativeKeys& keys);

@@ -64,6 +64,10 @@ Result<NativeNames> NativeNames::make(const NativeKeys& keys, const Ciphers& cip
                      std::move(xname), std::move(xvalue));
 }
 
+void NativeNames::drop_keys() noexcept {
+  for (Siv* siv : {&name_, &dirid_, &symlink_, &xname_, &xvalue_}) *siv = Siv();
+}
+
 std::string NativeNames::to_text(ByteView bytes) const {
   return encoding_ == wrap::NameEncoding::kBase32Hex ? to_base32hex(bytes) : to_base64url(bytes);
 }
@@ -98,6 +102,7 @@ Result<LowerName> NativeNames::encode(const DirId& dir, std::string_view plain) 
   ECFS_LET(Bytes sealed, name_.seal(dir, padded));
   LowerName lower{to_text(sealed), std::nullopt};
   if (lower.entry.size() <= longest_) return lower;
+  ECFS_TRY(check_there(keys_->longs));
   ECFS_LET(const wrap::Sha256 hash, wrap::hmac_sha256(keys_->longs.reveal(), {dir, as_bytes(plain)}));
   lower.entry = kLongMark + to_text(hash);
   lower.side = std::move(sealed);

@@ -20,6 +20,9 @@ class NativeNames {
   static Result<NativeNames> make(const NativeKeys& keys, const Ciphers& ciphers, wrap::NameEncoding encoding,
                                   std::size_t longest, std::shared_ptr<NonceSource> nonces);
 
+  // drop_keys leaves what answers kNoKey, but for kind_of; make() anew brings it back.
+  void drop_keys() noexcept;
+
   [[nodiscard]] LowerNameKind kind_of(std::string_view lower) const;
   [[nodiscard]] Result<LowerName> encode(const DirId& dir, std::string_view plain) const;
   [[nodiscard]] Result<std::string> decode(const DirId& dir, std::string_view lower) const;

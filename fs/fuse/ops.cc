@@ -97,6 +97,42 @@ void set_handle(fuse_req_t req, fuse_file_info* fi, OpenedFile file) {
   fi->fh = server_of(req).files.give(std::move(file.handle));
 }
 
+// What a request is to the time in which nobody uses the mount, and whether it needs keys.
+enum class Kind {
+  kUse,   // a use that needs keys: refused while there are none
+  kOwn,   // the same, and the request itself sees to what happens without keys
+  kLook,  // no use: forgetting, statfs. Monitors and file managers do it all day
+};
+
+// served<Op> is Op, counted and with the gate held.
+template <auto Op, Kind kind>
+struct Served;
+template <class... Args, void (*Op)(fuse_req_t, Args...) noexcept, Kind kind>
+struct Served<Op, kind> {
+  static void call(fuse_req_t req, Args... args) noexcept {
+    Server& server = server_of(req);
+    if (kind != Kind::kLook && server.idle) server.idle->note_use();
+    const KeyGate::Pass pass(server.gate);
+    if (kind == Kind::kUse && !pass.has_keys()) {
+      fuse_reply_err(req, ENOKEY);
+      return;
+    }
+    Op(req, args...);
+  }
+};
+template <auto Op, Kind kind = Kind::kUse>
+constexpr auto served = &Served<Op, kind>::call;
+
+// later has `work` done when the keys are back.
+template <class Work>
+void later(fuse_req_t req, Work&& work) noexcept {
+  try {
+    server_of(req).gate.wait_for_keys(std::forward<Work>(work));
+  } catch (const std::bad_alloc&) {
+    fuse_reply_err(req, ENOMEM);
+  }
+}
+
 ByteView view_of(const char* data, std::size_t size) noexcept { return as_bytes({data, size}); }
 
 // A buffer of this thread, for what is on its way between the kernel and the volume.
@@ -155,11 +191,18 @@ void op_forget_multi(fuse_req_t req, std::size_t count, fuse_forget_data* forget
 void reply_attr(fuse_req_t req, const struct stat& st) noexcept { fuse_reply_attr(req, &st, timeout_of(req)); }
 
 void op_getattr(fuse_req_t req, fuse_ino_t ino, fuse_file_info*) noexcept {
+  // A look at the root itself is none at the files.
+  if (Idle* idle = server_of(req).idle.get(); idle != nullptr && ino != FUSE_ROOT_ID) idle->note_use();
   reply_with(
       req, [&] { return volume_of(req).getattr(ino); }, [&](const struct stat& st) { reply_attr(req, st); });
 }
 
 void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat* st, int to_set, fuse_file_info*) noexcept {
+  // Times are set by the kernel's own writing, too, and need no key.
+  if ((to_set & FUSE_SET_ATTR_SIZE) != 0 && !server_of(req).gate.is_open()) {
+    fuse_reply_err(req, ENOKEY);
+    return;
+  }
   AttrChange change;
   change.caller = fuse_req_ctx(req)->uid;
   if ((to_set & FUSE_SET_ATTR_MODE) != 0) change.mode = st->st_mode;
@@ -255,8 +298,8 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode,
 }
 
 // With HANDLE_KILLPRIV_V2 (kernel_io.h) that is for us to do.
-void drop_privileges(fuse_req_t req, const fuse_file_info* fi) {
-  if (!server_of(req).shared) Volume::drop_privileges(file_of(fi), fuse_req_ctx(req)->uid);
+void drop_privileges(fuse_req_t req, FileHandle& file) {
+  if (!server_of(req).shared) Volume::drop_privileges(file, fuse_req_ctx(req)->uid);
 }
 
 void op_read(fuse_req_t req, fuse_ino_t, std::size_t size, off_t offset, fuse_file_info* fi) noexcept {
@@ -270,17 +313,28 @@ void op_read(fuse_req_t req, fuse_ino_t, std::size_t size, off_t offset, fuse_fi
       [&](std::size_t len) { fuse_reply_buf(req, as_text(buffer).data(), len); });
 }
 
-void op_write(fuse_req_t req, fuse_ino_t, const char* data, std::size_t size, off_t offset,
-              fuse_file_info* fi) noexcept {
+void write(fuse_req_t req, FileHandle& file, std::uint64_t offset, ByteView data, bool from_cache) noexcept {
   reply_with(
       req,
       [&] {
         // What comes from the kernel's cache was asked about when it was written there.
-        if (fi->writepage == 0) drop_privileges(req, fi);
-        return volume_of(req).write(file_of(fi), static_cast<std::uint64_t>(offset), view_of(data, size),
-                                    fi->writepage != 0);
+        if (!from_cache) drop_privileges(req, file);
+        return volume_of(req).write(file, offset, data, from_cache);
       },
       [&](std::size_t len) { fuse_reply_write(req, len); });
+}
+
+void op_write(fuse_req_t req, fuse_ino_t, const char* data, std::size_t size, off_t offset,
+              fuse_file_info* fi) noexcept {
+  const auto at = static_cast<std::uint64_t>(offset);
+  const bool from_cache = fi->writepage != 0;
+  if (server_of(req).gate.is_open()) return write(req, file_of(fi), at, view_of(data, size), from_cache);
+  if (!from_cache) {
+    fuse_reply_err(req, ENOKEY);
+    return;
+  }
+  // The program was told long ago that this is written. As many as the kernel has under way at once (max_background).
+  later(req, [req, file = &file_of(fi), at, bytes = Bytes(data, data + size)] { write(req, *file, at, bytes, true); });
 }
 
 void op_flush(fuse_req_t req, fuse_ino_t, fuse_file_info* fi) noexcept {
@@ -292,20 +346,28 @@ void op_flush(fuse_req_t req, fuse_ino_t, fuse_file_info* fi) noexcept {
   reply_status(req, [&] { return volume_of(req).flush(file_of(fi)); });
 }
 
+// Without keys, too: the kernel asks only after all it has of the file was written, and what was put off was settled
+// before the keys went. Where a key is needed all the same (to seal a size), ENOKEY is the truth, and nobody waits.
 void op_fsync(fuse_req_t req, fuse_ino_t, int data_only, fuse_file_info* fi) noexcept {
   reply_status(req, [&] { return volume_of(req).fsync(file_of(fi), data_only != 0); });
 }
 
+// Nobody waits for the answer, and the handle is the server's.
 void op_release(fuse_req_t req, fuse_ino_t, fuse_file_info* fi) noexcept {
   reply_status(req, [&]() -> Status {
-    volume_of(req).release(server_of(req).files.take(fi->fh));
+    Server& server = server_of(req);
+    if (server.gate.is_open()) {
+      server.volume->release(server.files.take(fi->fh));
+    } else {
+      server.gate.wait_for_keys([&server, number = fi->fh] { server.volume->release(server.files.take(number)); });
+    }
     return {};
   });
 }
 
 void op_fallocate(fuse_req_t req, fuse_ino_t, int mode, off_t offset, off_t len, fuse_file_info* fi) noexcept {
   reply_status(req, [&] {
-    drop_privileges(req, fi);
+    drop_privileges(req, file_of(fi));
     return volume_of(req).fallocate(file_of(fi), mode, static_cast<std::uint64_t>(offset),
                                     static_cast<std::uint64_t>(len));
   });
@@ -333,7 +395,7 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t, off_t from, fuse_file_info* 
   reply_with(
       req,
       [&] {
-        drop_privileges(req, fi_to);
+        drop_privileges(req, file_of(fi_to));
         return volume_of(req).copy_range(file_of(fi_from), static_cast<std::uint64_t>(from), file_of(fi_to),
                                          static_cast<std::uint64_t>(to), len);
       },
@@ -447,8 +509,8 @@ void Server::close_all() {
   while (dirs.take_any()) continue;
 }
 
-Seeker::Seeker(Volume& volume, fuse_session* session)
-    : volume_(volume), session_(session), thread_([this] { answer_all(); }) {}
+Seeker::Seeker(Volume& volume, KeyGate& gate, fuse_session* session)
+    : volume_(volume), gate_(gate), session_(session), thread_([this] { answer_all(); }) {}
 
 Seeker::~Seeker() {
   {
@@ -475,7 +537,11 @@ void Seeker::answer_all() {
     lock.unlock();
     // A kernel that has dropped the inode meanwhile has nothing to write for it.
     (void)fuse_lowlevel_notify_inval_inode(session_, question.ino, 0, 0);
-    reply_seek(volume_, question);
+    if (const KeyGate::Pass pass(gate_); pass.has_keys()) {
+      reply_seek(volume_, question);
+    } else {
+      fuse_reply_err(question.req, ENOKEY);
+    }
     lock.lock();
   }
 }
@@ -490,39 +556,39 @@ const fuse_lowlevel_ops& operations() noexcept {
   static const fuse_lowlevel_ops kOperations = [] {
     fuse_lowlevel_ops ops{};
     ops.init = op_init;
-    ops.lookup = op_lookup;
-    ops.forget = op_forget;
-    ops.forget_multi = op_forget_multi;
-    ops.getattr = op_getattr;
-    ops.setattr = op_setattr;
-    ops.readlink = op_readlink;
-    ops.mknod = op_mknod;
-    ops.mkdir = op_mkdir;
-    ops.unlink = op_unlink;
-    ops.rmdir = op_rmdir;
-    ops.symlink = op_symlink;
-    ops.rename = op_rename;
-    ops.link = op_link;
-    ops.open = op_open;
-    ops.create = op_create;
-    ops.read = op_read;
-    ops.write = op_write;
-    ops.flush = op_flush;
-    ops.release = op_release;
-    ops.fsync = op_fsync;
-    ops.opendir = op_opendir;
-    ops.readdir = op_readdir;
-    ops.readdirplus = op_readdirplus;
-    ops.releasedir = op_releasedir;
-    ops.fsyncdir = op_fsyncdir;
-    ops.statfs = op_statfs;
-    ops.getxattr = op_getxattr;
-    ops.listxattr = op_listxattr;
-    ops.setxattr = op_setxattr;
-    ops.removexattr = op_removexattr;
-    ops.fallocate = op_fallocate;
-    ops.lseek = op_lseek;
-    ops.copy_file_range = op_copy_file_range;
+    ops.lookup = served<op_lookup>;
+    ops.forget = served<op_forget, Kind::kLook>;
+    ops.forget_multi = served<op_forget_multi, Kind::kLook>;
+    ops.getattr = served<op_getattr, Kind::kLook>;
+    ops.setattr = served<op_setattr, Kind::kOwn>;
+    ops.readlink = served<op_readlink>;
+    ops.mknod = served<op_mknod>;
+    ops.mkdir = served<op_mkdir>;
+    ops.unlink = served<op_unlink>;
+    ops.rmdir = served<op_rmdir>;
+    ops.symlink = served<op_symlink>;
+    ops.rename = served<op_rename>;
+    ops.link = served<op_link>;
+    ops.open = served<op_open>;
+    ops.create = served<op_create>;
+    ops.read = served<op_read>;
+    ops.write = served<op_write, Kind::kOwn>;
+    ops.flush = served<op_flush, Kind::kOwn>;
+    ops.release = served<op_release, Kind::kOwn>;
+    ops.fsync = served<op_fsync, Kind::kOwn>;
+    ops.opendir = served<op_opendir>;
+    ops.readdir = served<op_readdir>;
+    ops.readdirplus = served<op_readdirplus>;
+    ops.releasedir = served<op_releasedir, Kind::kOwn>;
+    ops.fsyncdir = served<op_fsyncdir, Kind::kOwn>;
+    ops.statfs = served<op_statfs, Kind::kLook>;
+    ops.getxattr = served<op_getxattr>;
+    ops.listxattr = served<op_listxattr>;
+    ops.setxattr = served<op_setxattr>;
+    ops.removexattr = served<op_removexattr>;
+    ops.fallocate = served<op_fallocate>;
+    ops.lseek = served<op_lseek>;
+    ops.copy_file_range = served<op_copy_file_range>;
     return ops;
   }();
   return kOperations;

@@ -11,7 +11,10 @@
 #include <mutex>
 #include <thread>
 #include <unordered_set>
+#include <vector>
 
+#include "fs/fuse/idle.h"
+#include "fs/fuse/key_gate.h"
 #include "fs/volume.h"
 
 namespace ecfs::fs {
@@ -22,7 +25,7 @@ namespace ecfs::fs {
 // answers to the writes, so it has a thread of its own, which serves nothing else.
 class Seeker {
  public:
-  Seeker(Volume& volume, fuse_session* session);
+  Seeker(Volume& volume, KeyGate& gate, fuse_session* session);
   ~Seeker();
   Seeker(const Seeker&) = delete;
   Seeker& operator=(const Seeker&) = delete;
@@ -39,6 +42,7 @@ class Seeker {
  private:
   void answer_all();
   Volume& volume_;
+  KeyGate& gate_;
   fuse_session* const session_;
   std::mutex mutex_;  // guards what follows
   std::condition_variable wake_;
@@ -64,6 +68,15 @@ class Handles {
     handles_.erase(&get(number));
     return std::unique_ptr<Handle>(&get(number));
   }
+  [[nodiscard]] bool empty() {
+    const std::lock_guard lock(mutex_);
+    return handles_.empty();
+  }
+  // all gives those there are; good for as long as no request is under way.
+  [[nodiscard]] std::vector<Handle*> all() {
+    const std::lock_guard lock(mutex_);
+    return {handles_.begin(), handles_.end()};
+  }
   std::unique_ptr<Handle> take_any() {
     const std::lock_guard lock(mutex_);
     if (handles_.empty()) return nullptr;
@@ -85,6 +98,8 @@ struct Server {
   bool kernel_offers_killpriv = false;
   bool kernel_agreed = false;
   std::unique_ptr<Seeker> seeker;
+  std::unique_ptr<Idle> idle;  // none: the mount stays, used or not
+  KeyGate gate;
   Handles<FileHandle> files;
   Handles<DirHandle> dirs;
 

@@ -8,7 +8,7 @@ namespace {
 constexpr std::size_t kFirstBuckets = 8;
 // With the allocator's own and the two indexes at two to four inodes a chain this makes the 200 bytes of the header.
 constexpr std::size_t kMaxChain = 4;
-static_assert(sizeof(Inode) <= 176);
+static_assert(sizeof(Inode) <= 184);
 
 // The finisher of a 64-bit mixing hash: every bit of the input moves every bit of the result.
 constexpr std::uint64_t mix(std::uint64_t x) noexcept {

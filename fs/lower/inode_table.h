@@ -108,6 +108,14 @@ struct Inode {
     caps.compare_exchange_strong(unknown, Caps::kNone);
   }
 
+  // Permission bits with suid or sgid among them, else 0: known of a file that was opened. Lower writes by an
+  // unprivileged daemon take those two off, which is not for them to do; until they are back, this is the mode. Changed
+  // with the OpenFile's `upgrade` alone.
+  std::atomic<std::uint16_t> set_id_mode{0};
+  void note_mode(mode_t mode) noexcept {
+    set_id_mode = static_cast<std::uint16_t>((mode & (S_ISUID | S_ISGID)) != 0 ? mode & 07777U : 0);
+  }
+
   // Links, under `mutex`. note_link makes it the first; of other names of a file it keeps kMaxOtherLinks. drop_link
   // says whether it was known; `dropped` takes references that may be the last ones, to be ended outside the lock.
   static constexpr std::size_t kMaxOtherLinks = 32;

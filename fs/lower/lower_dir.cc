@@ -112,9 +112,9 @@ OwnerAccess::~OwnerAccess() {
   if (changed_) (void)chmod(ProcPath(fd_).c_str(), mode_);
 }
 
-Result<DirReader> DirReader::open(int dirfd) {
+Result<DirReader> DirReader::open(int dirfd, int flags) {
   // Not by the name ".": that wants the right to search, and a listing only the right to read.
-  Fd fd(::open(ProcPath(dirfd).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  Fd fd(::open(ProcPath(dirfd).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | flags));
   if (!fd) return system_error(errno, "open a directory");
   return DirReader(std::move(fd));
 }

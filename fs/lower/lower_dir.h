@@ -92,8 +92,8 @@ struct RawEntry {
 class DirReader {
  public:
   explicit DirReader(Fd readable) noexcept : fd_(std::move(readable)) {}
-  // open lists the directory that `dirfd` (O_PATH will do) refers to.
-  static Result<DirReader> open(int dirfd);
+  // open lists the directory that `dirfd` (O_PATH will do) refers to; `flags` for open(2) are added (O_NOATIME).
+  static Result<DirReader> open(int dirfd, int flags = 0);
 
   [[nodiscard]] int fd() const noexcept { return fd_.get(); }
   [[nodiscard]] off_t position() const noexcept { return position_; }

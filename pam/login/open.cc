@@ -50,6 +50,10 @@ Status bring_up(const Request& request, const Identity& who, const VolumeInfo& v
                 const Deadline& deadline) {
   ECFS_LET(OpenVolume opened, open_volume(who, volume.name, request.first, request.second, deadline));
   if (opened.mounted_already) {
+    for (const std::string& line : opened.log) {
+      log_line(LOG_INFO, "user " + who.name + ", " + volume.name + ": " + line);
+      channel.tell(volume.name + ": " + line);
+    }
     if (!volume.device || !clear_dead_mount(who, volume, opened.mountpoint)) return {};
     ECFS_LET(opened, open_volume(who, volume.name, request.first, request.second, deadline));
     if (opened.mounted_already) return {};

@@ -14,6 +14,7 @@
 #include "wrap/base/file.h"
 #include "wrap/base/log.h"
 #include "wrap/base/owned.h"
+#include "wrap/control.h"
 #include "wrap/keyring.h"
 #include "wrap/keyslot.h"
 #include "wrap/profile.h"
@@ -126,6 +127,23 @@ Result<wrap::Unlocked> unlock_and_rewrap(wrap::VolumeStore& store, const Secret&
   return unlocked;
 }
 
+// A mount whose keys were wiped while it was in use gets them back with the login password. Best effort: a login finds
+// a mount, and goes on.
+void resume_if_suspended(const wrap::OpenProfile& open, const Secret& login, std::vector<std::string>& log) {
+  const wrap::VolumeId& id = open.profile.volume_id;
+  if (login.empty()) return;
+  const auto state = wrap::mount_state(id, geteuid());
+  if (!state || !state->suspended) return;
+  const Status done = [&]() -> Status {
+    const auto lower = open_directory(AT_FDCWD, open.profile.lower);
+    ECFS_LET(wrap::VolumeStore store, wrap::VolumeStore::open(places_of(open, lower ? lower->get() : -1)));
+    ECFS_LET(const wrap::Unlocked unlocked, store.unlock_with_passphrase(login));
+    ECFS_TRY(wrap::resume_mounts(id, geteuid(), unlocked.key));
+    return wrap::put_token(id, unlocked.key);
+  }();
+  log.push_back(done ? "open again" : "it stays suspended: " + done.error().what);
+}
+
 Result<Reply> open_as_user(const Identity& who, const std::string& name, const Secret& login, const Secret& other,
                            int lock_ms) {
   ECFS_LET(const Fd profiles, wrap::open_profiles_dir(who));
@@ -139,7 +157,10 @@ Result<Reply> open_as_user(const Identity& who, const std::string& name, const S
   opened.lower = profile.lower;
   opened.mountpoint = profile.mountpoint;
   opened.options = profile.options;
-  if (opened.mounted_already) return wire::pack(std::move(opened));
+  if (opened.mounted_already) {
+    resume_if_suspended(open, login, opened.log);
+    return wire::pack(std::move(opened));
+  }
 
   if (login.empty()) return Error{Code::kNoKey, 0, "there is no login password to open it with"};
   if (profile.format != "native") {

@@ -40,6 +40,19 @@ a mount --passphrase-file rk -o ro,noatime low m
 alice cat m/file
 check "read-only" not alice touch m/new
 alice "$ECFS" umount m
+echo "# every block size and both suites"
+for kind in 4k:aes-256-gcm 8k:chacha20-poly1305 16k:aes-256-gcm 32k:chacha20-poly1305 64k:auto; do
+  alice "$ECFS" init --no-recovery --passphrase-file p "${QUICK[@]}" --block-size "${kind%:*}" --suite "${kind#*:}" "low-$kind" >/dev/null
+  alice "$ECFS" mount -q --passphrase-file p "low-$kind" m2
+  alice sh -c 'head -c 300000 /dev/zero | tr "\0" x >m2/file'
+  alice "$ECFS" umount m2; alice "$ECFS" mount -q --passphrase-file p "low-$kind" m2
+  check "$kind" test "$(alice cat m2/file | tr -d x | wc -c) $(alice cat m2/file | wc -c)" = "0 300000"
+  alice "$ECFS" umount m2
+done
+echo "# unmounted by itself"
+a mount --passphrase-file p -o idle=soon low m
+a mount --passphrase-file p -o idle=1s low m
+check "when nobody uses it" await not mounted m
 echo "# busy"
 alice "$ECFS" mount -q --passphrase-file p low m
 { alice sh -c 'cd m; exec sleep 60'; } 2>/dev/null & holder=$!

@@ -9,14 +9,14 @@ triplet=$(gcc -print-multiarch)
 status=0
 has() { for f in "$@"; do [ -e "$root/$f" ] || [ -L "$root/$f" ] || { echo "missing: /$f"; status=1; }; done; }
 has usr/bin/ecfs usr/libexec/ecfs/ecfs-mountd usr/libexec/ecfs/ecfs-login \
-  "usr/lib/$triplet/security/pam_ecfs.so" usr/share/pam-configs/ecfs etc/ecfs/ecfs.conf usr/sbin/mount.ecfs \
+  "usr/lib/$triplet/security/pam_ecfs.so" usr/share/pam-configs/ecfs etc/ecfs/ecfs.conf usr/sbin/mount.ecfs usr/lib/systemd/system/ecfs-suspend.service \
   usr/share/bash-completion/completions/ecfs usr/share/zsh/vendor-completions/_ecfs usr/share/fish/vendor_completions.d/ecfs.fish \
   usr/share/man/man8/pam_ecfs.8 usr/share/man/man5/ecfs.conf.5 usr/share/man/man1/ecfs.1
 for command in init mount umount setup-private mount-private umount-private status recover-private key bench fsck stat find; do
   has "usr/bin/ecfs-$command" "usr/share/man/man1/ecfs-$command.1"
   [ "$(readlink "$root/usr/bin/ecfs-$command")" = ecfs ] || { echo "ecfs-$command is not a link to ecfs"; status=1; }
 done
-strange=$(cd "$root" && find . -type f -o -type l | grep -vE "^\./(usr/(s?bin|libexec/ecfs|share/(man|bash-completion|zsh|fish|pam-configs|doc/ecfs)|lib/$triplet/security)/|etc/ecfs/)" || true)
+strange=$(cd "$root" && find . -type f -o -type l | grep -vE "^\./(usr/(s?bin|libexec/ecfs|share/(man|bash-completion|zsh|fish|pam-configs|doc/ecfs)|lib/$triplet/security|lib/systemd/system)/|etc/ecfs/)" || true)
 [ -z "$strange" ] || { echo "installed at a strange place:"; echo "$strange"; status=1; }
 # Nothing may be writable for others, or set-uid.
 loose=$(find "$root" \( -perm /022 -o -perm /6000 \) ! -type l || true)

@@ -1,7 +1,7 @@
 """What the mount tests share: a temporary volume, mounted for real.
 
-Environment (set by CMake): MOUNT_NATIVE, the program that mounts; MOUNT_STRESS, the one that works in a mount.
-ECFS_LONG: longer runs. A script is run as
+Environment (set by CMake): MOUNT_NATIVE, the program that mounts; MOUNTD, another server for it to start; MOUNT_STRESS,
+the one that works in a mount. ECFS_LONG: longer runs. A script is run as
     test_x.py [--user NAME] [--options OPTIONS] [unittest arguments]
 With --user, root becomes that user first. What cannot run here is skipped aloud with exit status 77.
 """
@@ -13,6 +13,7 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -23,6 +24,7 @@ import unittest
 MOUNT_NATIVE = os.environ.get("MOUNT_NATIVE", "mount_native")
 STRESS = os.environ.get("MOUNT_STRESS", "mount_stress")
 LONG = bool(os.environ.get("ECFS_LONG"))
+MOUNTD = os.environ.get("MOUNTD")  # another program than the one that MOUNT_NATIVE starts
 OPTIONS = []
 
 
@@ -115,6 +117,17 @@ def alive(pid):
         return False
 
 
+def is_sanitized(pid):
+    program = read("/proc/%d/exe" % pid)
+    return b"__asan_init" in program or b"__tsan_init" in program
+
+
+def status_of(pid):
+    """What /proc/PID/status says."""
+    with open("/proc/%d/status" % pid) as f:
+        return dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
+
+
 def children_of(pid):
     out = []
     for entry in os.listdir("/proc"):
@@ -153,6 +166,8 @@ class Volume:
         out = [MOUNT_NATIVE, self.lower, self.mnt] + self.arguments + list(more)
         for option in self.options:
             out += ["-o", option]
+        if MOUNTD:
+            out += ["--program", MOUNTD]
         return out
 
     def try_mount(self, **kwargs):
@@ -198,6 +213,35 @@ class Volume:
 
     def path(self, *names):
         return os.path.join(self.mnt, *names)
+
+
+def connect(v, number=0):
+    """A connection to the control socket of a volume's server."""
+    with open(v.lower + "/.ecfs-volume", "rb") as f:
+        volume = f.read(32)[16:]
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    s.settimeout(20)
+    try:
+        s.connect(b"\0ecfs-mountd/%d/%s/%d" % (os.geteuid(), volume.hex().encode(), number))
+    except OSError:
+        s.close()
+        raise
+    return s
+
+
+def tell(v, message):
+    """What the server answers: \"?\" its state, \"s\" suspend, \"r\" and the key: resume."""
+    with connect(v) as s:
+        s.send(message)
+        return s.recv(4096)
+
+
+def answers(v):
+    """Whether the server listens already: it does so a little after the mount answers."""
+    try:
+        return tell(v, b"?").startswith(b"+")
+    except OSError:
+        return False
 
 
 class MountTest(unittest.TestCase):

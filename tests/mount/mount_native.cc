@@ -1,4 +1,4 @@
-// mount_native LOWER MOUNTPOINT [-o OPTIONS] [--foreground] [--suite N] [--sealed]
+// mount_native LOWER MOUNTPOINT [-o OPTIONS] [--foreground] [--suite N] [--sealed] [--program MOUNTD]
 //
 // Mounts a native volume with a key that everybody knows, for the tests of the mount. Makes the volume header if LOWER
 // has none. Prints the process id of the mount's supervisor. Exit status: 0, or 1 with the error on stderr.
@@ -20,6 +20,7 @@ using namespace ecfs;  // NOLINT: a test program
 struct Arguments {
   std::vector<std::string> paths;
   std::vector<std::string> options;
+  std::string program = ECFS_MOUNTD;
   bool foreground = false;
   bool sealed = false;
   int suite = 1;
@@ -33,6 +34,8 @@ Arguments parse(int argc, char** argv) {
       out.options.emplace_back(argv[++i]);
     } else if (arg == "--suite" && i + 1 < argc) {
       out.suite = std::stoi(argv[++i]);
+    } else if (arg == "--program" && i + 1 < argc) {
+      out.program = argv[++i];
     } else if (arg == "--foreground") {
       out.foreground = true;
     } else if (arg == "--sealed") {
@@ -74,7 +77,7 @@ Status mount(const Arguments& args) {
   wrap::MountdStart start;
   start.request = &request;
   start.lower_dir = lower.get();
-  start.program = ECFS_MOUNTD;
+  start.program = args.program;
   start.foreground = args.foreground;
   start.timeout_ms = 60000;
   ECFS_LET(Child child, wrap::start_mountd(start));
@@ -92,7 +95,9 @@ Status mount(const Arguments& args) {
 int main(int argc, char** argv) {
   const Arguments args = parse(argc, argv);
   if (args.paths.size() != 2) {
-    std::fprintf(stderr, "usage: mount_native LOWER MOUNTPOINT [-o OPTIONS] [--foreground] [--suite N] [--sealed]\n");
+    std::fprintf(stderr,
+                 "usage: mount_native LOWER MOUNTPOINT [-o OPTIONS] [--foreground] [--suite N] [--sealed] "
+                 "[--program MOUNTD]\n");
     return 2;
   }
   const Status done = mount(args);

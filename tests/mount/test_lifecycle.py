@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
 """How a mount begins and ends, whatever happens to its processes."""
 
+import errno
+import mmap
 import os
+import shutil
 import signal
 import subprocess
 import threading
 import time
 import unittest
 
-from harness import Volume, alive, children_of, is_mounted, kill, main, read, wait_for, write
+from harness import Volume, alive, is_mounted, is_sanitized, kill, main, read, status_of, wait_for, write
+from inject import CLOSE, OPENAT, SOCKET, can_inject, inject
 
 
 class Lifecycle(unittest.TestCase):
@@ -163,17 +167,134 @@ class Lifecycle(unittest.TestCase):
     def test_the_server_has_no_way_to_more_and_leaves_no_core(self):
         self.v.mount()
         server = self.v.server
-        with open("/proc/%d/status" % server) as f:
-            self.assertIn("NoNewPrivs:\t1", f.read())
+        status = status_of(server)
+        if os.geteuid() != 0:
+            with self.assertRaises(PermissionError):  # not dumpable
+                os.readlink("/proc/%d/cwd" % server)
+            self.assertEqual(int(status["CapPrm"], 16), 0)
         for pid in (server, self.v.supervisor):
             if os.geteuid() == 0:
+                if is_sanitized(pid):
+                    self.skipTest("a sanitized server is not confined")
                 with open("/proc/%d/limits" % pid) as f:
                     core = [line for line in f if line.startswith("Max core")][0].split()
-                sanitized = b"__asan_init" in read("/proc/%d/exe" % pid) or b"__tsan_init" in read("/proc/%d/exe" % pid)
-                if not sanitized:
-                    self.assertEqual(core[4:6], ["0", "0"])
+                self.assertEqual(core[4:6], ["0", "0"])
                 # The key of the tests is 32 times 'Z': nowhere in the command line or the environment.
                 self.assertNotIn(b"ZZZZ", read("/proc/%d/cmdline" % pid) + read("/proc/%d/environ" % pid))
+
+    def test_the_server_is_confined(self):
+        if not can_inject():
+            self.skipTest("needs root, on x86-64")
+        for options in ([], ["allow_other"]):
+            with self.subTest(options=options):
+                self.v.options = options
+                self.v.mount()
+                server, supervisor = self.v.server, self.v.supervisor
+                if is_sanitized(server):
+                    self.skipTest("a sanitized server is not confined")
+                for name in os.listdir("/proc/%d/task" % server):
+                    status = status_of(int(name))
+                    self.assertEqual((status["NoNewPrivs"], status["Seccomp"]), ("1", "2"))
+                    self.assertEqual(int(status["CapEff"], 16) & (1 << 19 | 1 << 12 | 1 << 16), 0)  # PTRACE, NET, MODULE
+                self.assertEqual(status_of(supervisor)["Seccomp"], "0")
+                at, flags = (1 << 64) - 100, os.O_RDONLY | os.O_CLOEXEC
+                fd = inject(server, OPENAT, at, self.v.lower.encode() + b"/.ecfs-volume", flags)
+                self.assertGreaterEqual(fd, 0)
+                self.assertEqual(inject(server, CLOSE, fd), 0)
+                for path in (b"/etc/passwd", b"/", b"/proc/self/environ", self.v.base.encode()):
+                    # Where groups are read, /proc may be.
+                    if path.startswith(b"/proc") and options:
+                        continue
+                    self.assertEqual(inject(server, OPENAT, at, path, flags), -errno.EACCES, path)
+                write(self.v.path("f"), b"it goes on")
+                self.assertEqual(inject(server, SOCKET, 2, 1, 0), -1000 - signal.SIGSYS)
+                self.assertGone(supervisor, server)
+
+    def test_idle(self):
+        self.v.options = ["idle=2s"]
+        self.v.mount()
+        pids = self.v.supervisor, self.v.server
+        os.mkdir(self.v.path("d"))
+        inside = subprocess.Popen(["sleep", "60"], cwd=self.v.path("d"))  # no handle, and a use all the same
+        self.addCleanup(inside.wait)
+        self.addCleanup(inside.kill)
+        time.sleep(5)
+        self.assertTrue(is_mounted(self.v.mnt))
+        held = os.open(self.v.path("f"), os.O_CREAT | os.O_RDWR, 0o600)
+        inside.kill()
+        inside.wait()
+        time.sleep(5)
+        self.assertTrue(is_mounted(self.v.mnt), "unmounted with a file open")
+        os.write(held, b"kept")
+        with mmap.mmap(held, 4) as mapped:  # open for the mapping's sake alone
+            os.close(held)
+            time.sleep(5)
+            self.assertTrue(is_mounted(self.v.mnt), "unmounted with a file mapped")
+            self.assertEqual(mapped[:], b"kept")
+        directory = os.open(self.v.path("d"), os.O_RDONLY | os.O_DIRECTORY)
+        time.sleep(5)
+        self.assertTrue(is_mounted(self.v.mnt), "unmounted with a directory open")
+        os.close(directory)
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            self.assertEqual(os.listdir(self.v.path("d")), [])
+            time.sleep(0.5)
+        os.statvfs(self.v.mnt)
+        begin = time.monotonic()
+        while is_mounted(self.v.mnt):  # a look at it from outside, as by a file manager, is no use
+            os.statvfs(self.v.mnt)
+            os.stat(self.v.mnt)
+            self.assertLess(time.monotonic(), begin + 8)
+            time.sleep(0.3)
+        self.assertGreater(time.monotonic(), begin + 1)
+        self.assertGone(*pids)
+        self.v.options = []
+        self.v.mount()
+        self.assertEqual(read(self.v.path("f")), b"kept")
+
+    def test_noatime(self):
+        self.v.mount()
+        os.mkdir(self.v.path("d"))
+        write(self.v.path("d", "f"), b"x" * 100000)
+        self.v.unmount()
+
+        def below():
+            """Every file and directory below that reading may touch, but the header of the volume."""
+            for directory, _, names in os.walk(self.v.lower):
+                yield from (os.path.join(directory, name) for name in names if not name.startswith(".ecfs"))
+                if directory != self.v.lower:
+                    yield directory
+
+        for options, changes in ((["noatime"], False), (["noatime", "ro"], False), (["ro"], True)):
+            paths = list(below())
+            self.assertEqual(len(paths), 2)
+            for path in paths:  # older than the last change: what relatime, too, puts right at the next reading
+                os.utime(path, (1000, 2000))
+            self.v.options = options
+            self.v.mount()
+            self.assertEqual(os.listdir(self.v.path("d")), ["f"])
+            self.assertEqual(len(read(self.v.path("d", "f"))), 100000)
+            self.v.unmount()
+            for path in paths:
+                self.assertEqual(os.stat(path).st_atime != 1000, changes, (options, path))
+
+    def test_show_conflicts(self):
+        self.v.mount()
+        write(self.v.path("notes"), b"mine")
+        self.v.unmount()
+        (name,) = (name for name in os.listdir(self.v.lower) if not name.startswith(".ecfs"))
+        shutil.copy(self.v.lower + "/" + name, self.v.lower + "/" + name + " (conflicted copy)")
+        self.v.mount()
+        self.assertEqual(os.listdir(self.v.mnt), ["notes"])
+        self.v.unmount()
+        self.v.options = ["show-conflicts"]
+        self.v.mount()
+        shown = sorted(os.listdir(self.v.mnt))
+        self.assertEqual(len(shown), 2)
+        self.assertTrue(shown[1].startswith("notes.ecfs-conflict-"))
+        self.assertEqual(read(self.v.path(shown[1])), b"mine")
+        with self.assertRaises(OSError):
+            os.unlink(self.v.path(shown[1]))
 
     def test_the_foreground_status_is_the_servers(self):
         process = subprocess.Popen(self.v.command("--foreground"), stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -4,6 +4,7 @@ import ctypes
 import os
 import pathlib
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -54,6 +55,43 @@ class Login(LoginCase):
             self.assertIn(f"Uid:\t{uid}\t{uid}\t{uid}\t{uid}", state)
             self.assertIn("CapEff:\t0000000000000000", state)
         self.assertTrue(any("NoNewPrivs:\t1" in state for state in states))
+
+    def test_a_mount_nobody_uses_is_unmounted_where_the_profile_says_so(self):
+        user = self.user()
+        self.volume(user, "first-password", "--options", "idle=2s,noatime")
+        session = self.open(user)
+        self.assert_open(user)
+        self.assertEqual(session.run("echo kept > ~/Private/note && exec 7<~/Private/note && sleep 6 && cat <&7"), (0, "kept"))
+        self.wait_until(lambda: not self.mounts(user), "unmounted during the session", 15.0)
+        self.assertEqual(os.listdir(f"/home/{user}/Private"), [])
+        self.assertEqual(self.open(user).run("cat ~/Private/note"), (0, "kept"))
+
+    def test_a_suspended_mount_opens_at_the_next_login(self):
+        user = self.user()
+        self.volume(user)
+        first = self.open(user)
+        self.assertEqual(first.run("echo hello > ~/Private/note && cat ~/Private/note"), (0, "hello"))
+        header = pathlib.Path(f"/home/{user}/.Private/.ecfs-volume").read_bytes()
+        name = b"\0ecfs-mountd/%d/%s/0" % (self.uid(user), header[16:32].hex().encode())
+
+        def told():
+            try:
+                with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
+                    control.settimeout(20)
+                    control.connect(name)
+                    control.send(b"s")
+                    return control.recv(100)
+            except OSError:
+                return b""
+
+        self.wait_until(lambda: told() == b"+s", "the server listens")
+        time.sleep(1.2)
+        status, text = first.run("cat ~/Private/note")
+        self.assertEqual((status, "Required key" in text), (1, True), text)
+        second = self.open(user)
+        self.assertEqual(second.info, ["ecfs: Private: open again"])
+        self.assertEqual(first.run("cat ~/Private/note"), (0, "hello"))
+        self.assertEqual(self.open(user).info, [])
 
     def test_it_stays_open_until_the_last_logout(self):
         user = self.user()

@@ -1,6 +1,6 @@
 // Makes a volume and its profile for a user, as the wizard does, at the least costs: for tests of logins.
 // usage: make_volume USER [--name N] [--lower PATH] [--mountpoint PATH] [--no-auto-mount] [--no-auto-unmount]
-// [--memory-kib N]
+// [--memory-kib N] [--options OPTIONS]
 //        make_volume USER --mark [--name N]     prints "stale" or "fresh"
 //        make_volume USER --tries [--name N]    prints for each passphrase on stdin (one a line) "opens" or "refused"
 //        make_volume USER --rewrap [--name N]   `ecfs key change`: from the first to the second line of stdin
@@ -30,6 +30,7 @@ struct Wish {
   std::string name = "Private";
   std::string lower;
   std::string mountpoint;
+  std::string options;
   bool auto_mount = true;
   bool auto_unmount = true;
   bool mark = false;
@@ -72,6 +73,7 @@ Status make(const Wish& wish, const Identity& who) {
   profile.volume_id = header.id;
   profile.auto_mount = wish.auto_mount;
   profile.auto_unmount = wish.auto_unmount;
+  if (!wish.options.empty()) profile.options = {wish.options};
   ECFS_TRY(wrap::save_profile(dir.get(), profile));
   ECFS_LET(const Secret text, recovery.text());
   std::cout << as_text(text.reveal()) << "\n" << wrap::token_description(header.id) << std::endl;
@@ -134,6 +136,8 @@ int main(int argc, char** argv) {
       wish.lower = value, ++i;
     } else if (option == "--mountpoint") {
       wish.mountpoint = value, ++i;
+    } else if (option == "--options") {
+      wish.options = value, ++i;
     } else if (option == "--memory-kib") {
       wish.memory_kib = static_cast<std::uint32_t>(std::strtoul(value.c_str(), nullptr, 10)), ++i;
     } else {

@@ -8,34 +8,13 @@
 
 #include <array>
 #include <cstring>
-#include <fstream>
-#include <sstream>
 
+#include "tests/wrap/memory_flags.h"
 #include "tests/wrap/testing.h"
 #include "tests/wrap/tracing.h"
 
 namespace ecfs {
 namespace {
-
-// The VmFlags of the mapping that holds `address`.
-std::string flags_of(const void* address) {
-  std::ifstream smaps("/proc/self/smaps");
-  std::string line;
-  bool here = false;
-  while (std::getline(smaps, line)) {
-    unsigned long begin = 0;
-    unsigned long end = 0;
-    char dash = 0;
-    std::istringstream range(line);
-    if (range >> std::hex >> begin >> dash >> end && dash == '-') {
-      const auto at = reinterpret_cast<unsigned long>(address);
-      here = at >= begin && at < end;
-    } else if (here && line.rfind("VmFlags:", 0) == 0) {
-      return line + " ";
-    }
-  }
-  return {};
-}
 
 // Runs `what` in a child and gives the signal that ended it, 0 for none.
 template <class F>

@@ -14,6 +14,7 @@ std::string& program_name() {
 }
 
 LogTo g_where = LogTo::kStderr;
+void (*g_sink)(int, std::string_view) = nullptr;
 
 // How many bytes the UTF-8 sequence at the front of `s` has; 0 if it is none (RFC 3629: no overlong form, no
 // surrogate).
@@ -82,10 +83,13 @@ void log_open(std::string_view program, LogTo where) {
   if (where == LogTo::kSyslog) openlog(program_name().c_str(), LOG_PID | LOG_CONS, LOG_AUTHPRIV);
 }
 
+void log_through(void (*sink)(int priority, std::string_view line)) { g_sink = sink; }
+
 void log_line(int priority, std::string_view text) {
   static const bool kDebug = secure_getenv("ECFS_DEBUG") != nullptr;
   if (priority == LOG_DEBUG && !kDebug) return;
   const std::string line = printable(text);
+  if (g_sink != nullptr) return g_sink(priority, line);
   if (g_where == LogTo::kSyslog) {
     syslog(priority, "%s", line.c_str());
     return;

@@ -13,6 +13,10 @@ enum class LogTo { kStderr, kSyslog };
 // log_open chooses where lines go and the name they carry. Without it: stderr, "ecfs". Call before other threads start.
 void log_open(std::string_view program, LogTo where);
 
+// log_through has lines go to `sink` instead, control characters replaced already. For a process that cannot reach the
+// system log and hands its lines to one that can.
+void log_through(void (*sink)(int priority, std::string_view line));
+
 // log_line writes one line with a syslog priority (LOG_ERR, LOG_WARNING, LOG_INFO, LOG_DEBUG). Control characters in
 // `text` (a file name can hold a newline) are replaced by '?'. LOG_DEBUG goes nowhere unless ECFS_DEBUG is set (stderr
 // only).

@@ -1,5 +1,4 @@
-// Secret holds key or passphrase bytes: in pages of its own that are locked into memory, left out of core dumps,
-// fenced by unreadable pages on both sides, and wiped before they are given back.
+// Secret holds key or passphrase bytes, in pages of its own (LockedPages).
 //
 // A Secret moves but never copies, grows, prints or becomes a string. `reveal` and `reveal_mutable` are the only ways
 // to the bytes, so a search for "reveal" lists every use. Not synchronised: one thread at a time, or read only.
@@ -8,6 +7,7 @@
 #include <cstddef>
 
 #include "wrap/base/bytes.h"
+#include "wrap/base/locked_pages.h"
 #include "wrap/base/result.h"
 
 namespace ecfs {
@@ -31,7 +31,7 @@ class Secret {
   Secret& operator=(Secret&& other) noexcept;
   Secret(const Secret&) = delete;
   Secret& operator=(const Secret&) = delete;
-  ~Secret();
+  ~Secret() = default;
 
   [[nodiscard]] std::size_t size() const noexcept { return len_; }
   [[nodiscard]] bool empty() const noexcept { return len_ == 0; }
@@ -54,8 +54,7 @@ class Secret {
  private:
   std::uint8_t* bytes_ = nullptr;  // the end of the bytes touches the upper fence
   std::size_t len_ = 0;
-  std::size_t mapped_ = 0;  // bytes of the mapping, fences included
-  std::uint8_t* mapping_ = nullptr;
+  LockedPages pages_;
 };
 
 // fill_random fills `out` from getrandom(2). Never from a pool in user space, which would repeat after a fork.

@@ -51,6 +51,7 @@ class VolumeTest : public testing::Test {
     auto made = make_volume();
     ASSERT_TRUE(made) << made.error().what;
     volume_ = *std::move(made);
+    volume_->start();
   }
 
   Volume& v() { return *volume_; }
@@ -326,6 +327,45 @@ TEST_F(VolumeTest, ForeignNamesAreHiddenOrShownAsConflicts) {
   EXPECT_EQ(errno_in(v().unlink(kRoot, shown)), EROFS);
   EXPECT_EQ(errno_in(v().rename(kRoot, shown, kRoot, "x", 0)), EROFS);
   EXPECT_EQ(errno_in(v().create(kRoot, shown, 0644, O_RDWR, Caller::self())), EROFS);
+}
+
+// Whoever calls it meanwhile is told that there is no key; nothing is ever encrypted under an empty one.
+TEST_F(VolumeTest, WithoutKeysNothingIsReadOrWritten) {
+  const std::uint64_t d = mkdir(kRoot, "d");
+  const std::uint64_t f = write_file(kRoot, "f", std::string(10000, 'x'));
+  ASSERT_TRUE(v().symlink(kRoot, "l", "target", Caller::self()));
+  const std::uint64_t l = lookup(kRoot, "l");
+  const std::string long_name(250, 'n');
+  const std::uint64_t closed = write_file(kRoot, long_name, "not open");
+  auto open = v().open_file(f, O_RDWR, Caller::self());
+  ASSERT_TRUE(open);
+  FileHandle& file = *open->handle;
+  ASSERT_TRUE(v().write(file, 10000, as_bytes("more"), false));
+  const auto lower_before = lower_names(lower_);
+  Bytes buffer(100);
+
+  ASSERT_TRUE(v().drop_keys({&file}));
+  EXPECT_EQ(errno_in(v().lookup(kRoot, "f")), ENOKEY);
+  EXPECT_EQ(errno_in(v().lookup(kRoot, long_name)), ENOKEY);
+  EXPECT_EQ(errno_in(v().lookup(d, "x")), ENOKEY);
+  EXPECT_EQ(errno_in(v().read(file, 0, buffer)), ENOKEY);
+  EXPECT_EQ(errno_in(v().write(file, 0, as_bytes("new"), false)), ENOKEY);
+  EXPECT_EQ(errno_in(v().open_file(closed, O_RDONLY, Caller::self())), ENOKEY);
+  EXPECT_EQ(errno_in(v().create(kRoot, "new", 0644, O_RDWR, Caller::self())), ENOKEY);
+  EXPECT_EQ(errno_in(v().mkdir(kRoot, "new", 0755, Caller::self())), ENOKEY);
+  EXPECT_EQ(errno_in(v().symlink(kRoot, "new", "x", Caller::self())), ENOKEY);
+  EXPECT_EQ(errno_in(v().readlink(l)), ENOKEY);
+  EXPECT_EQ(errno_in(v().setxattr(d, "user.x", as_bytes("v"), 0)), ENOKEY);
+  EXPECT_EQ(errno_in(v().unlink(kRoot, "f")), ENOKEY);
+  EXPECT_EQ(errno_in(v().rename(kRoot, "f", kRoot, "g", 0)), ENOKEY);
+  EXPECT_EQ(lower_names(lower_), lower_before);
+
+  Result<Secret> key = Secret::of_size(wrap::kVolumeKeyBytes);
+  ASSERT_TRUE(key && v().restore_keys(*key));
+  EXPECT_EQ(*read_node(f), std::string(10000, 'x') + "more");
+  EXPECT_EQ(list(kRoot), (std::set<std::string>{"d", "f", "l", long_name}));
+  EXPECT_EQ(*v().readlink(l), "target");
+  v().release(std::move(open->handle));
 }
 
 TEST_F(VolumeTest, AConflictsDirectoryDecodes) {

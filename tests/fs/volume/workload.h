@@ -269,6 +269,7 @@ class Mounted {
     options.header.id.fill(7);
     Fd root(::open(lower.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
     volume_ = need(Volume::open(std::move(root), need(make_native_format(options, key)), VolumeOptions()));
+    volume_->start();
   }
   Volume& volume() { return *volume_; }
 
