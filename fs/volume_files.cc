@@ -126,7 +126,7 @@ void Volume::await_last_close(const Inode& inode) {
 // open it meanwhile, so that nothing the kernel has of it is newer than what is here. False: it has to ask.
 bool Volume::fill_cache(const Inode& inode, Contents& contents) const {
   if (!cache_fill_ || options_.shared) return false;
-  std::array<std::uint8_t, kSmallFile> bytes;
+  std::array<std::uint8_t, kSmallFile> bytes{};
   const Result<std::uint64_t> size = contents.size();
   if (!size || *size == 0 || *size > bytes.size()) return false;
   const MutableByteView all = MutableByteView(bytes).first(*size);

@@ -121,9 +121,9 @@ Result<MountState> ask_all(const VolumeId& id, uid_t owner, ByteView message) {
     limit_waiting(fd.get(), kServerSeconds);
     const Address address = address_of(id, owner, number);
     if (connect(fd.get(), address.get(), address.len) != 0) continue;
-    const Result<MountState> one = ask_one(fd.get(), owner, message);
+    Result<MountState> one = ask_one(fd.get(), owner, message);
     if (!one && one.error().code == Code::kNotFound) continue;
-    if (!one) return one;
+    if (!one) return std::move(one).error();
     any = true;
     all.suspended = all.suspended || one->suspended;
     all.wants_suspend = all.wants_suspend || one->wants_suspend;

@@ -42,11 +42,16 @@ Status KeyGate::close(int timeout_ms, const std::function<Status()>& drop) {
 Status KeyGate::open(int timeout_ms, const std::function<Status()>& restore) {
   const std::lock_guard one(change_mutex_);
   ECFS_TRY(change(timeout_ms, false, restore));
+  do_waiting();
+  return {};
+}
+
+void KeyGate::do_waiting() {
   for (;;) {
     std::function<void()> work;
     {
       const std::lock_guard lock(waiting_mutex_);
-      if (waiting_.empty()) return {};
+      if (waiting_.empty()) return;
       work = std::move(waiting_.front());
       waiting_.pop_front();
     }

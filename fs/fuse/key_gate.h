@@ -41,10 +41,14 @@ class KeyGate {
   Status close(int timeout_ms, const std::function<Status()>& drop);
   Status open(int timeout_ms, const std::function<Status()>& restore);
 
+  // give_up does what waits without the keys, each of which then fails: at the end, so that nothing is left unanswered.
+  void give_up() { do_waiting(); }
+
   [[nodiscard]] bool is_open() const noexcept { return !away_; }
   [[nodiscard]] std::size_t num_waiting() const;
 
  private:
+  void do_waiting();
   Status change(int timeout_ms, bool away, const std::function<Status()>& how);
 
   // Requests share it, a change holds it alone. New requests wait while `changing_`: else readers would keep it for

@@ -547,7 +547,9 @@ void Seeker::answer_all() {
 }
 
 bool store_in_kernel(fuse_session* session, std::uint64_t nodeid, ByteView contents) noexcept {
-  fuse_bufvec bytes = FUSE_BUFVEC_INIT(contents.size());
+  fuse_bufvec bytes{};
+  bytes.count = 1;
+  bytes.buf[0].size = contents.size();
   bytes.buf[0].mem = const_cast<std::uint8_t*>(contents.data());  // NOLINT: it is only read
   return fuse_lowlevel_notify_store(session, nodeid, 0, &bytes, FUSE_BUF_NO_SPLICE) == 0;
 }

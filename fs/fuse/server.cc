@@ -1,6 +1,7 @@
 #include "fs/fuse/server.h"
 
 #include <fcntl.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -288,6 +289,7 @@ Status confine_server(const wrap::MountOptions& options, int lower_dir) {
     log_line(LOG_NOTICE, "keys: this kernel has no memfd_secret; they are in locked memory");
   }
   if (kSanitized) {
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return system_error(errno, "give up new privileges");
     log_line(LOG_WARNING, "built with a sanitizer: not confined, and keys may be dumped");
     return {};
   }
@@ -344,6 +346,7 @@ Status run(ServerStart& start) {
   suspension.reset();
   server.idle.reset();
   server.seeker.reset();
+  server.gate.give_up();
   server.close_all();
   opened.volume.reset();
   return done;

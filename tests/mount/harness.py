@@ -118,7 +118,10 @@ def alive(pid):
 
 
 def is_sanitized(pid):
-    program = read("/proc/%d/exe" % pid)
+    try:
+        program = read("/proc/%d/exe" % pid)
+    except PermissionError:  # not dumpable
+        return False
     return b"__asan_init" in program or b"__tsan_init" in program
 
 
