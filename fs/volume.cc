@@ -93,7 +93,7 @@ void Volume::settle_loop() {
     }
     due.clear();
     // After a walk over a large tree the kernel forgets it again; the allocator keeps such small pieces unless told.
-    most_inodes = std::max(most_inodes, table_.size());
+    most_inodes = std::max(most_inodes, table_.take_most());
     if (most_inodes > kManyInodes && table_.size() < most_inodes / 2) {
       malloc_trim(0);
       most_inodes = table_.size();

@@ -61,8 +61,8 @@ class Contents {
   virtual Result<std::uint64_t> next_hole(std::uint64_t offset) = 0;
   // puts_off says whether settle or finish has anything to store.
   virtual bool puts_off() = 0;
-  // settle makes what was put off (a gap behind the old end) real; called at the last close, at the latest 5 s
-  // after a write.
+  // settle makes what was put off (a gap behind the old end) real; called at flush and at the last close, at
+  // the latest 5 s after a write.
   virtual Status settle() = 0;
   // sync settles, then fsync (or fdatasync) of the lower file, and seals where the volume wants it.
   virtual Status sync(bool data_only) = 0;

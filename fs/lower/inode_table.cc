@@ -167,7 +167,8 @@ std::pair<InodeRef, bool> InodeTable::obtain(const InodeKey& key, mode_t mode, c
   Shard& ids = by_id_[hash(id) % kShards];
   const std::lock_guard id_lock(ids.mutex);
   insert<&Inode::next_by_id_, &Inode::id>(ids, made);
-  size_.fetch_add(1, std::memory_order_relaxed);
+  const std::size_t now = size_.fetch_add(1, std::memory_order_relaxed) + 1;
+  if (now > most_.load(std::memory_order_relaxed)) most_.store(now, std::memory_order_relaxed);
   return {InodeRef(made), true};
 }
 

@@ -157,6 +157,8 @@ class InodeTable {
   void add_lookup(const InodeRef& inode) noexcept;
   void forget(std::uint64_t id, std::uint64_t num);
 
+  // take_most gives the most inodes there were since it was last called, about.
+  std::size_t take_most() noexcept { return std::max(most_.exchange(size()), size()); }
   [[nodiscard]] std::size_t size() const noexcept { return size_.load(std::memory_order_relaxed); }
 
  private:
@@ -179,6 +181,7 @@ class InodeTable {
 
   std::atomic<std::uint64_t> next_id_{kRootId};
   std::atomic<std::size_t> size_{0};
+  std::atomic<std::size_t> most_{0};
   std::vector<Shard> by_id_;
   std::vector<Shard> by_key_;
 };

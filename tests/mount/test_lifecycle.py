@@ -44,7 +44,8 @@ class Lifecycle(unittest.TestCase):
         self.assertGone(*pids)
         with self.assertRaises(OSError):
             os.fsync(held)
-        os.close(held)
+        with self.assertRaises(OSError):
+            os.close(held)
         self.v.mount()
         self.assertEqual(read(self.v.path("f")), b"kept")
 

@@ -7,7 +7,7 @@
 //
 // Contents: what was answered (or synced) reads back; of what was under way each 4 KiB block is old or new, or the size
 // is one of those between (native-format.md §4's table); nothing is EIO, but for blocks that nobody had written yet:
-// the gap before a write past the end, until it is settled (for certain by a sync). Names: the tree is the one before
+// the gap before a write past the end, until it is settled. Names: the tree is the one before
 // or the one after the call that was under way.
 #include <dirent.h>
 #include <fcntl.h>
@@ -94,11 +94,7 @@ class File {
     for (std::uint64_t i = 1 + random_.below(12); there && i > 0; --i) there = operation(fd);
     const bool closed = close(fd) == 0;
     if (!closed && !lost(root)) fail_errno("close " + name_);
-    if (there && closed) {  // the kernel has written everything; gaps are settled a moment later
-      std::set<std::uint64_t> gaps = std::move(gap_blocks_);
-      certain(Bytes(newest()));
-      gap_blocks_ = std::move(gaps);
-    }
+    if (there && closed) certain(Bytes(newest()));  // the kernel has written everything, and had it settled
     return there;
   }
 
