@@ -1,0 +1,153 @@
+// Keys and ciphers of the eCryptfs format: the 64-byte key of a passphrase, the key of a file that it encrypts, and the
+// ciphers over OpenSSL. There is no check value anywhere: a key is the right one because its signature says so.
+//
+// Thread rules are said at each class. A failure of OpenSSL itself is kIo. Source: fs/ECRYPTFS-FORMAT.md §1, §2.2, §3.
+#pragma once
+
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/provider.h>
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "fs/format/ecryptfs_header.h"
+#include "fs/format/native_crypto.h"
+#include "wrap/base/owned.h"
+#include "wrap/base/secret.h"
+#include "wrap/base/secret_heap.h"
+
+namespace ecfs::fs {
+
+constexpr EcryptfsSalt kEcryptfsContentSalt{0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77};  // unless told otherwise
+constexpr EcryptfsSalt kEcryptfsNameSalt{'9', '9', '8', '8', '7', '7', '6', '6'};
+constexpr std::size_t kEcryptfsMaxPassphraseBytes = 64;
+
+// EcryptfsKey is what a passphrase becomes: FEKEK or FNEK. Ciphers use the first bytes of `key`.
+struct EcryptfsKey {
+  Secret key;  // 64 bytes
+  EcryptfsSalt salt{};
+  EcryptfsSignature signature{};
+
+  // derive takes tens of milliseconds. kInvalid: a passphrase that is not 1..64 bytes, or has a NUL in it.
+  static Result<EcryptfsKey> derive(const Secret& passphrase, const EcryptfsSalt& salt);
+};
+
+// EcryptfsKeys are all keys of a mount. find: kNoKey, naming the signature, if it is not among them.
+struct EcryptfsKeys {
+  std::vector<EcryptfsKey> all;
+  [[nodiscard]] Result<const EcryptfsKey*> find(const EcryptfsSignature& signature) const;
+};
+
+// EcryptfsCipher is a cipher with its key length, as files and names say it.
+struct EcryptfsCipher {
+  std::uint8_t code = 0;
+  std::uint8_t key_bytes = 0;
+  bool operator==(const EcryptfsCipher&) const = default;
+
+  // by_name is for the mount options: kInvalid if there is none such, or not with keys of this length.
+  static Result<EcryptfsCipher> by_name(std::string_view name, std::size_t key_bytes);
+  // of_packet is for a Tag 3 packet, of_name for a Tag 70 packet on a mount whose names have `key_bytes`: kCorrupt.
+  static Result<EcryptfsCipher> of_packet(std::uint8_t code, std::size_t encrypted_key_bytes);
+  static Result<EcryptfsCipher> of_name(std::uint8_t code, std::size_t key_bytes);
+
+  [[nodiscard]] std::string_view name() const noexcept;
+  [[nodiscard]] std::size_t block_bytes() const noexcept;  // 8 or 16
+  // encrypted_key_bytes is the length of an encrypted file key: 32 for aes with 24 bytes, which is padded.
+  [[nodiscard]] std::size_t encrypted_key_bytes() const noexcept { return code == 8 ? 32 : key_bytes; }
+};
+
+// EcryptfsCiphers are the algorithms, fetched once for a mount from a library context of its own, which alone has
+// OpenSSL's legacy provider (Blowfish, CAST5). Safe from any thread.
+class EcryptfsCiphers {
+ public:
+  static Result<EcryptfsCiphers> fetch();
+
+  // ecb encrypts or decrypts whole blocks into `out` (may be the same place) under the first bytes of `key`. kInvalid:
+  // not whole blocks, or a key that is too short. kUnsupported: a cipher that this OpenSSL does not have.
+  Status ecb(const EcryptfsCipher& cipher, ByteView key, bool encrypt, ByteView in, std::uint8_t* out) const;
+  // cbc gives a context with the key set, to which an IV is given for each piece.
+  [[nodiscard]] Result<CipherCtx> cbc(const EcryptfsCipher& cipher, ByteView key, bool encrypt) const;
+  [[nodiscard]] const EVP_MD* md5() const noexcept { return md5_.get(); }
+
+ private:
+  using LibCtx = Owned<OSSL_LIB_CTX, OSSL_LIB_CTX_free>;
+  using Provider = Owned<OSSL_PROVIDER, OSSL_PROVIDER_unload>;
+  using Digest = Owned<EVP_MD, EVP_MD_free>;
+  struct Modes {
+    Cipher ecb;
+    Cipher cbc;
+  };
+  EcryptfsCiphers() = default;
+  [[nodiscard]] Result<CipherCtx> keyed(const EcryptfsCipher& cipher, ByteView key, bool encrypt, bool chained) const;
+
+  LibCtx library_;  // outlives what was fetched from it
+  Provider default_;
+  Provider legacy_;                        // null: this system has none
+  std::map<std::uint8_t, Modes> ciphers_;  // by code
+  Digest md5_;
+};
+
+// make_ecryptfs_file_key makes a random file key and encrypts it under each of the keys that `signatures` names.
+Result<std::vector<EcryptfsKeyPacket>> make_ecryptfs_file_key(const EcryptfsKeys& keys, const EcryptfsCiphers& ciphers,
+                                                              const EcryptfsCipher& cipher,
+                                                              std::span<const EcryptfsSignature> signatures);
+
+// EcryptfsFileKey is one file's key. It holds idle contexts and nothing else: the key itself is decrypted again
+// whenever a context more is needed, so that no open file needs locked memory of its own. Safe from any thread.
+class EcryptfsFileKey {
+ public:
+  // Takes the first packet whose key is among `keys`, which like `ciphers` outlive it: kNoKey if none is, kCorrupt if
+  // that packet makes no sense, kUnsupported if its cipher is not there.
+  static Result<std::shared_ptr<const EcryptfsFileKey>> open(const EcryptfsKeys& keys, const EcryptfsCiphers& ciphers,
+                                                             const EcryptfsHeader& header);
+
+  // Lease is a context for one thread and one direction, for as many extents as wanted.
+  class Lease {
+   public:
+    Lease(Lease&&) noexcept = default;
+    Lease& operator=(Lease&&) noexcept = delete;
+    Lease(const Lease&) = delete;
+    Lease& operator=(const Lease&) = delete;
+    ~Lease();
+    // crypt encrypts or decrypts the 4096 bytes of extent `number` into `out` (may be the same place).
+    Status crypt(std::uint64_t number, ByteView in, std::uint8_t* out);
+
+   private:
+    friend class EcryptfsFileKey;
+    struct State {
+      CipherCtx ctx;
+      std::unique_ptr<SecretBytes<32>> iv_input;  // MD5 of the file key, then the extent's number
+    };
+    Lease(const EcryptfsFileKey& owner, State state, bool encrypts) noexcept
+        : owner_(&owner), state_(std::move(state)), encrypts_(encrypts) {}
+    const EcryptfsFileKey* owner_;
+    State state_;
+    bool encrypts_;
+  };
+  [[nodiscard]] Result<Lease> lease(bool encrypts) const;
+  [[nodiscard]] const EcryptfsCipher& cipher() const noexcept { return cipher_; }
+  // drop_keys forgets the idle contexts; there is no other. While the mount has no keys new ones are kNoKey.
+  void drop_keys() const noexcept;
+
+ private:
+  EcryptfsFileKey(const EcryptfsKeys& keys, const EcryptfsCiphers& ciphers, EcryptfsCipher cipher,
+                  EcryptfsKeyPacket packet)
+      : keys_(&keys), ciphers_(&ciphers), cipher_(cipher), packet_(std::move(packet)) {}
+  [[nodiscard]] Result<Lease::State> new_state(bool encrypts) const;
+
+  const EcryptfsKeys* keys_;
+  const EcryptfsCiphers* ciphers_;
+  EcryptfsCipher cipher_;
+  EcryptfsKeyPacket packet_;
+  mutable std::mutex mutex_;  // guards idle_; innermost
+  mutable std::array<std::vector<Lease::State>, 2> idle_;
+};
+
+}  // namespace ecfs::fs
