@@ -119,6 +119,18 @@ struct EcryptfsCase {
     const std::string cipher = manifest.at("cipher");
     return cipher != "twofish" && cipher != "cast6";
   }
+  // The cipher of the names: that of the contents, unless options say otherwise.
+  [[nodiscard]] EcryptfsCipher name_cipher() const {
+    std::string cipher = manifest.at("cipher");
+    std::size_t key_bytes = manifest.at("key_bytes");
+    const Json extra = manifest.value("extra", Json::array());
+    for (const Json& option : extra) {
+      const std::string text = option.get<std::string>();
+      if (text.starts_with("ecryptfs_fn_cipher=")) cipher = text.substr(text.find('=') + 1);
+      if (text.starts_with("ecryptfs_fn_key_bytes=")) key_bytes = std::stoul(text.substr(text.find('=') + 1));
+    }
+    return need(EcryptfsCipher::by_name(cipher, key_bytes));
+  }
   // The keys of the mount, derived from its passphrases.
   [[nodiscard]] EcryptfsKeys keys() const {
     EcryptfsKeys keys;
