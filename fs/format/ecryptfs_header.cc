@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <limits>
 #include <string>
 
 namespace ecfs::fs {
@@ -13,8 +12,6 @@ constexpr std::uint8_t kNewestVersion = 3;
 constexpr std::size_t kFixedBytes = 26;          // before the packets
 constexpr std::size_t kFixedBytesVersion0 = 20;  // which has no extent fields
 constexpr std::uint32_t kAllFlags = 0xffffff;
-constexpr std::uint64_t kMaxPlainSize =
-    static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()) - (std::uint64_t{1} << 49);
 constexpr std::uint64_t kMaxBuiltHeaderBytes = 1U << 20;
 
 constexpr std::uint8_t kTag1 = 0x01;
@@ -137,7 +134,7 @@ Result<EcryptfsHeader> parse_ecryptfs_header(ByteView bytes, EcryptfsPlace place
   if (place == EcryptfsPlace::kFile && header.data_offset(place) < kEcryptfsMinHeaderBytes) {
     return corrupt("a header that is too small");
   }
-  if (header.plain_size > kMaxPlainSize) return corrupt("an impossible size");
+  if (header.plain_size > kEcryptfsMaxPlainSize) return corrupt("an impossible size");
   ECFS_TRY(take_packets(bytes.subspan(packets_at), header));
   if (header.keys.empty() && header.public_key_sigs.empty()) return corrupt("no key");
   return header;
@@ -145,7 +142,7 @@ Result<EcryptfsHeader> parse_ecryptfs_header(ByteView bytes, EcryptfsPlace place
 
 Result<Bytes> build_ecryptfs_header(const EcryptfsHeader& header, EcryptfsPlace place) {
   if (header.keys.empty()) return invalid("no key");
-  if (header.plain_size > kMaxPlainSize || header.flags > kAllFlags) return invalid("a field is out of bounds");
+  if (header.plain_size > kEcryptfsMaxPlainSize || header.flags > kAllFlags) return invalid("a field is out of bounds");
   Bytes out;
   append_be<std::uint64_t>(out, header.plain_size);
   append_be<std::uint32_t>(out, header.marker);

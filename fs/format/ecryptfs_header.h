@@ -20,7 +20,8 @@ constexpr std::size_t kEcryptfsExtentBytes = 4096;     // of contents; not store
 constexpr std::size_t kEcryptfsMinHeaderBytes = 8192;  // where the header is in the file
 constexpr std::size_t kEcryptfsProbeBytes = 4096;      // all packets stand in the first so many bytes
 constexpr std::size_t kEcryptfsMaxKeyBytes = 64;       // of a file key, encrypted or not
-constexpr std::size_t kEcryptfsSizeBytes = 8;          // the size field, at offset 0
+constexpr std::uint64_t kEcryptfsMaxPlainSize = 0x7fffffffffffffff - (std::uint64_t{1} << 49);
+constexpr std::size_t kEcryptfsSizeBytes = 8;  // the size field, at offset 0
 
 using EcryptfsSignature = std::array<std::uint8_t, 8>;
 using EcryptfsSalt = std::array<std::uint8_t, 8>;
@@ -41,7 +42,7 @@ struct EcryptfsHeader {
   static constexpr std::uint32_t kInXattr = 0x4;
   static constexpr std::uint32_t kEncryptedNames = 0x8;
 
-  std::uint64_t plain_size = 0;  // at most INT64_MAX - 2^49
+  std::uint64_t plain_size = 0;  // at most kEcryptfsMaxPlainSize
   std::uint32_t marker = 0;      // m1, random
   std::uint8_t version = 3;
   std::uint32_t flags = kEncrypted;  // 24 bits

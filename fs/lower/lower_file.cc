@@ -1,6 +1,8 @@
 #include "fs/lower/lower_file.h"
 
 #include <fcntl.h>
+#include <linux/limits.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -145,6 +147,19 @@ Result<std::uint64_t> LowerFile::next_hole(std::uint64_t offset) const {
   return static_cast<std::uint64_t>(at);
 }
 
+Result<std::optional<Bytes>> LowerFile::read_xattr(const char* name) const {
+  Bytes value(XATTR_SIZE_MAX);
+  const ssize_t len = ::fgetxattr(fd_.get(), name, value.data(), value.size());
+  if (len < 0 && (errno == ENODATA || errno == EOPNOTSUPP)) return std::optional<Bytes>();
+  if (len < 0) return system_error(errno, "read an attribute of lower file");
+  value.resize(static_cast<std::size_t>(len));
+  return std::optional<Bytes>(std::move(value));
+}
+
+Status LowerFile::write_xattr(const char* name, ByteView value) {
+  return retry("write an attribute of lower file", [&] { return sys_fsetxattr(name, value); });
+}
+
 void LowerFile::advise_willneed(std::uint64_t offset, std::uint64_t len) const noexcept {
   // Only advice: whatever it answers, the read that follows tells.
   (void)::posix_fadvise(fd_.get(), static_cast<off_t>(offset), static_cast<off_t>(len), POSIX_FADV_WILLNEED);
@@ -160,5 +175,8 @@ int LowerFile::sys_ftruncate(off_t size) { return ::ftruncate(fd_.get(), size); 
 int LowerFile::sys_fdatasync() { return ::fdatasync(fd_.get()); }
 int LowerFile::sys_fsync() { return ::fsync(fd_.get()); }
 int LowerFile::sys_fallocate(int mode, off_t offset, off_t len) { return ::fallocate(fd_.get(), mode, offset, len); }
+int LowerFile::sys_fsetxattr(const char* name, ByteView value) {
+  return ::fsetxattr(fd_.get(), name, value.data(), value.size(), 0);
+}
 
 }  // namespace ecfs::fs

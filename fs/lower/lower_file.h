@@ -8,6 +8,7 @@
 #include <sys/uio.h>
 
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "wrap/base/bytes.h"
@@ -53,6 +54,10 @@ class LowerFile {
   // next_data and next_hole are lseek SEEK_DATA and SEEK_HOLE; past the end: ENXIO.
   [[nodiscard]] Result<std::uint64_t> next_data(std::uint64_t offset) const;
   [[nodiscard]] Result<std::uint64_t> next_hole(std::uint64_t offset) const;
+  // read_xattr gives an extended attribute, or nothing if the file or its filesystem has none such; write_xattr makes
+  // or replaces it whole.
+  [[nodiscard]] Result<std::optional<Bytes>> read_xattr(const char* name) const;
+  Status write_xattr(const char* name, ByteView value);
   // advise_willneed asks the kernel to read ahead.
   void advise_willneed(std::uint64_t offset, std::uint64_t len) const noexcept;
 
@@ -64,6 +69,7 @@ class LowerFile {
   virtual int sys_fdatasync();
   virtual int sys_fsync();
   virtual int sys_fallocate(int mode, off_t offset, off_t len);
+  virtual int sys_fsetxattr(const char* name, ByteView value);
 
  private:
   Fd fd_;
