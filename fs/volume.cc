@@ -334,7 +334,12 @@ Result<struct stat> Volume::attr_of(const InodeRef& inode, const LowerStat& lowe
   if (const mode_t mode = inode->set_id_mode; mode != 0 && !options_.shared) st.st_mode = (st.st_mode & S_IFMT) | mode;
   const auto lower_size = static_cast<std::uint64_t>(st.st_size);
   if (S_ISLNK(st.st_mode)) {
-    st.st_size = static_cast<off_t>(format_->link_size(lower_size));
+    std::optional<std::uint64_t> size = format_->link_size(lower_size);
+    if (!size) {
+      ECFS_LET(const std::string stored, stored_target(*inode));
+      if (const auto target = format_->decode_link(stored)) size = target->size();
+    }
+    st.st_size = static_cast<off_t>(size.value_or(lower_size));
   } else if (S_ISREG(st.st_mode)) {
     std::shared_ptr<OpenFile> open;
     {
@@ -416,16 +421,20 @@ Result<struct stat> Volume::setattr(std::uint64_t nodeid, const AttrChange& chan
   return attr_of(inode, lower);
 }
 
+Result<std::string> Volume::stored_target(const Inode& inode) {
+  return at_link(inode, [&](int dirfd, const char* name) -> Result<std::string> {
+    ECFS_LET(const LowerStat st, stat_at(dirfd, name));
+    if (!(st.key() == inode.key)) return gone();
+    std::array<char, 4097> buffer{};
+    const ssize_t n = readlinkat(dirfd, name, buffer.data(), buffer.size());
+    if (n < 0) return system_error(errno, name);
+    return std::string(buffer.data(), static_cast<std::size_t>(n));
+  });
+}
+
 Result<std::string> Volume::readlink(std::uint64_t nodeid) {
   ECFS_LET(InodeRef inode, find(nodeid));
-  std::array<char, 4097> buffer{};
-  ECFS_LET(const std::string lower, at_link(*inode, [&](int dirfd, const char* name) -> Result<std::string> {
-             ECFS_LET(const LowerStat st, stat_at(dirfd, name));
-             if (!(st.key() == inode->key)) return gone();
-             const ssize_t n = readlinkat(dirfd, name, buffer.data(), buffer.size());
-             if (n < 0) return system_error(errno, name);
-             return std::string(buffer.data(), static_cast<std::size_t>(n));
-           }));
+  ECFS_LET(const std::string lower, stored_target(*inode));
   Result<std::string> target = format_->decode_link(lower);
   if (!target) return complain(*inode, std::move(target).error());
   return target;

@@ -205,6 +205,8 @@ class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the orde
 
   // Attributes.
   Result<struct stat> attr_of(const InodeRef& inode, const LowerStat& lower);
+  // stored_target reads a symbolic link below. `moves_` is not held alone by this thread.
+  Result<std::string> stored_target(const Inode& inode);
   std::optional<std::uint64_t> hinted_size(const LowerStat& lower) const;
   void hint_size(const LowerStat& lower, std::uint64_t plain_size);
   ino_t shown_ino(dev_t dev, ino_t ino) const noexcept;

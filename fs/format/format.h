@@ -104,11 +104,11 @@ class Format {
                                                            ByteView side = {}) const = 0;
   [[nodiscard]] virtual std::string_view conflict_base(std::string_view lower) const = 0;
 
-  // Link targets. encode_link: ENAMETOOLONG if the result is over `longest_lower` bytes. link_size: plain length by
-  // arithmetic.
+  // Link targets. encode_link: ENAMETOOLONG if the result is longer than a link can be. link_size: plain length by
+  // arithmetic (nullopt: the target has to be decoded).
   [[nodiscard]] virtual Result<std::string> encode_link(std::string_view target) const = 0;
   [[nodiscard]] virtual Result<std::string> decode_link(std::string_view lower) const = 0;
-  [[nodiscard]] virtual std::uint64_t link_size(std::uint64_t lower_len) const = 0;
+  [[nodiscard]] virtual std::optional<std::uint64_t> link_size(std::uint64_t lower_len) const = 0;
 
   // Extended attributes of the user. class. decode_xattr_name is nullopt for a lower attribute that is not one of ours.
   // encode_xattr_value wants the plain name too; xattr_value_size is the plain length by arithmetic (nullopt: cannot be

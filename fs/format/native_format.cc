@@ -50,7 +50,7 @@ class NativeFormat final : public Format {
 
   Result<std::string> encode_link(std::string_view target) const override { return names_.encode_link(target); }
   Result<std::string> decode_link(std::string_view lower) const override { return names_.decode_link(lower); }
-  std::uint64_t link_size(std::uint64_t lower_len) const override { return native_link_size(lower_len); }
+  std::optional<std::uint64_t> link_size(std::uint64_t lower_len) const override { return native_link_size(lower_len); }
 
   Result<std::string> encode_xattr_name(std::string_view name) const override { return names_.encode_xattr_name(name); }
   std::optional<std::string> decode_xattr_name(std::string_view lower_name) const override {
