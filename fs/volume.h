@@ -222,6 +222,7 @@ class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the orde
   // A long name's side file; nothing to do for a short one.
   [[nodiscard]] bool has_side_file(const Dir& dir, const LowerName& name) const;
   Status ensure_side_file(const Dir& dir, const LowerName& name);
+  Status sync_names(const Dir& dir);
   void remove_side_file(const Dir& dir, const LowerName& name);
   void remove_spare_side_file(const Dir& dir, const LowerName& name);
   Result<LowerName> place_new(const Dir& dir, const DirId& id, std::string_view plain);

@@ -340,7 +340,22 @@ bool Volume::has_side_file(const Dir& dir, const LowerName& name) const {
 
 Status Volume::ensure_side_file(const Dir& dir, const LowerName& name) {
   if (!name.side || has_side_file(dir, name)) return {};
-  return write_new_at(dir.get(), side_name(name.entry), *name.side);
+  ECFS_TRY(write_new_at(dir.get(), side_name(name.entry), *name.side));
+  // Before the entry: where an fsync brings over no other name than that of its file (f2fs), a file synced later would
+  // be there after a power cut and its side file not, or by its temporary name, and no listing would show the file.
+  Status done = sync_names(dir);
+  if (!done) remove_spare_side_file(dir, name);
+  return done;
+}
+
+Status Volume::sync_names(const Dir& dir) {
+  ECFS_LET(const LowerStat st, stat_at(dir.get(), ""));
+  const OwnerAccess access(dir.get(), st.st, S_IRUSR);
+  const Result<Fd> readable = open_lower(dir.get(), ".", O_RDONLY | O_DIRECTORY);
+  // Another's directory that may be written but not read: it cannot be synced.
+  if (!readable && errno_of(readable.error()) == EACCES) return {};
+  if (!readable) return readable.error();
+  return sync_directory(readable->get());
 }
 
 void Volume::remove_side_file(const Dir& dir, const LowerName& name) {

@@ -166,6 +166,14 @@ class FullDisk(unittest.TestCase):
         self.check("ext4")
 
 
+def states(pid):
+    out = []
+    for thread in os.listdir("/proc/%d/task" % pid):
+        with open("/proc/%d/task/%s/stat" % (pid, thread)) as f:
+            out.append(f.read().rsplit(")", 1)[1].split()[0])
+    return out
+
+
 class SlowDisk(unittest.TestCase):
     def test_who_waits_for_the_disk_holds_up_nobody_else(self):
         """A volume inside a volume: when the outer server is stopped, every lower call of the inner one waits."""
@@ -177,8 +185,10 @@ class SlowDisk(unittest.TestCase):
         write(inner.path("small"), b"in memory")
         fd = os.open(inner.path("small"), os.O_RDONLY)
         pids = []
+        self.addCleanup(os.close, fd)
         kill(outer.server, signal.SIGSTOP)
         try:
+            self.assertTrue(wait_for(lambda: all(state == "T" for state in states(outer.server))))
             for i in range(8):
                 pid = os.fork()
                 if pid == 0:
@@ -203,7 +213,6 @@ class SlowDisk(unittest.TestCase):
         self.assertTrue(ended)
         for pid in pids:
             self.assertEqual(os.waitpid(pid, 0)[1], 0)
-        os.close(fd)
 
 
 class Killed(unittest.TestCase):

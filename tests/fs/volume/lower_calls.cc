@@ -69,6 +69,15 @@ void note_file(LowerCall::Kind kind, int fd, std::uint64_t offset, std::uint64_t
   calls->add(std::move(call));
 }
 
+void note_sync(int fd, bool data_only) {
+  LowerCalls* const calls = recorder();
+  if (calls == nullptr) return;
+  LowerCall call{LowerCall::Kind::kSync};
+  call.inode = number(*calls, fd);
+  call.data_only = data_only;
+  calls->add(std::move(call));
+}
+
 // denied says that the present call is to fail, and sets errno.
 bool denied(const char* what, bool changes) {
   LowerCalls* const calls = LowerCalls::present();
@@ -227,14 +236,14 @@ int __real_fsync(int fd);
 int __wrap_fsync(int fd) {
   if (denied("fsync", true)) return -1;
   const int done = __real_fsync(fd);
-  if (done == 0) note_file(Kind::kSync, fd, 0, 0);
+  if (done == 0) note_sync(fd, false);
   return done;
 }
 int __real_fdatasync(int fd);
 int __wrap_fdatasync(int fd) {
   if (denied("fdatasync", true)) return -1;
   const int done = __real_fdatasync(fd);
-  if (done == 0) note_file(Kind::kSync, fd, 0, 0);
+  if (done == 0) note_sync(fd, true);
   return done;
 }
 

@@ -37,6 +37,7 @@ struct LowerCall {
   std::string other_name{};
   std::string target{};
   bool exchange = false;
+  bool data_only = false;  // kSync: fdatasync
   mode_t mode = 0;
   std::uint64_t offset = 0;
   std::uint64_t len = 0;

@@ -46,7 +46,8 @@ struct Step {
     kLink,
     kUnlink,
     kRmdir,
-    kRename
+    kRename,
+    kPunch  // zeros for data.size() bytes
   } what;
   std::string a{};
   std::string b{};
@@ -55,9 +56,9 @@ struct Step {
   unsigned flags = 0;
 
   [[nodiscard]] std::string text() const {
-    static constexpr std::array<const char*, 11> kNames{"create",         "write", "truncate", "sync",
+    static constexpr std::array<const char*, 12> kNames{"create",         "write", "truncate", "sync",
                                                         "sync directory", "mkdir", "symlink",  "link",
-                                                        "unlink",         "rmdir", "rename"};
+                                                        "unlink",         "rmdir", "rename",   "punch"};
     return std::string(kNames.at(static_cast<std::size_t>(what))) + " " + a + " " + b + " " + std::to_string(offset) +
            " +" + std::to_string(data.size()) + " " + std::to_string(flags);
   }
@@ -107,6 +108,10 @@ class Model {
         std::copy(step.data.begin(), step.data.end(), node->data.begin() + static_cast<std::ptrdiff_t>(step.offset));
         return 0;
       case What::kTruncate: node->data.resize(step.offset); return 0;
+      case What::kPunch:
+        for (std::size_t i = step.offset; i < std::min(node->data.size(), step.offset + step.data.size()); ++i)
+          node->data[i] = 0;
+        return 0;
       case What::kUnlink: find(parent_of(step.a))->entries.erase(name_of(step.a)); return 0;
       case What::kRmdir:
         if (!node->entries.empty()) return ENOTEMPTY;
@@ -311,6 +316,13 @@ class Mounted {
     }
     ECFS_LET(const std::uint64_t node, looks.at(step.a));
     switch (step.what) {
+      case What::kPunch: {
+        ECFS_LET(OpenedFile file, volume_->open_file(node, O_RDWR, self));
+        Status done =
+            volume_->fallocate(*file.handle, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, step.offset, step.data.size());
+        volume_->release(std::move(file.handle));
+        return done;
+      }
       case What::kWrite:
       case What::kSync: {
         ECFS_LET(OpenedFile file, volume_->open_file(node, O_RDWR, self));
@@ -403,22 +415,26 @@ class Mounted {
         } else if (node->type == S_IFLNK) {
           ECFS_LET(node->target, volume_->readlink(entry.nodeid));
         } else {
-          ECFS_TRY(read(nodeid, name, entry.nodeid, *node, looks));
+          ECFS_LET(const std::uint64_t read_as, read(nodeid, name, entry.nodeid, *node, looks));
+          known.emplace(read_as, known[entry.nodeid]);  // by its other names it is found so
         }
       }
       dir.entries[name] = known[entry.nodeid];
     }
     return {};
   }
-  Status read(std::uint64_t in, const std::string& name, std::uint64_t nodeid, Node& node, Looks& looks) {
+  // read gives the nodeid that the file has then: another one if its size is not what arithmetic gave.
+  Result<std::uint64_t> read(std::uint64_t in, const std::string& name, std::uint64_t nodeid, Node& node,
+                             Looks& looks) {
     Result<OpenedFile> file = volume_->open_file(nodeid, O_RDONLY, Caller::self());
-    if (!file && errno_of(file.error()) == ESTALE) {  // another size than arithmetic gave: as the kernel does
+    if (!file && errno_of(file.error()) == ESTALE) {  // looked up again, as the kernel does
       ECFS_LET(const Entry again, looks.look(in, name));
-      file = volume_->open_file(again.nodeid, O_RDONLY, Caller::self());
+      nodeid = again.nodeid;
+      file = volume_->open_file(nodeid, O_RDONLY, Caller::self());
     }
     if (!file && errno_of(file.error()) == EIO) {
       node.unreadable = true;
-      return {};
+      return nodeid;
     }
     if (!file) return std::move(file).error();
     Status done;
@@ -437,7 +453,8 @@ class Mounted {
       }
     }
     volume_->release(std::move(file->handle));
-    return done;
+    if (!done) return std::move(done).error();
+    return nodeid;
   }
 
   std::unique_ptr<Volume> volume_;

@@ -367,6 +367,7 @@ int race_part(const Arguments& args) {
     for (const pid_t pid : children) {
       int status = 0;
       if (waitpid(pid, &status, 0) != pid || status != 0) all_good = false;
+      if (WIFSIGNALED(status)) std::fprintf(stderr, "a process was ended by signal %d\n", WTERMSIG(status));
     }
     if (!all_good) return 1;
   }
