@@ -12,6 +12,7 @@
 
 #include "wrap/base/bytes.h"
 #include "wrap/base/result.h"
+#include "wrap/ecryptfs_passphrase.h"
 
 namespace ecfs::fs {
 
@@ -23,8 +24,8 @@ constexpr std::size_t kEcryptfsMaxKeyBytes = 64;       // of a file key, encrypt
 constexpr std::uint64_t kEcryptfsMaxPlainSize = 0x7fffffffffffffff - (std::uint64_t{1} << 49);
 constexpr std::size_t kEcryptfsSizeBytes = 8;  // the size field, at offset 0
 
-using EcryptfsSignature = std::array<std::uint8_t, 8>;
-using EcryptfsSalt = std::array<std::uint8_t, 8>;
+using wrap::EcryptfsSalt;
+using wrap::EcryptfsSignature;
 
 enum class EcryptfsPlace { kFile, kXattr };
 

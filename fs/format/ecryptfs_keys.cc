@@ -10,13 +10,10 @@
 namespace ecfs::fs {
 namespace {
 
-constexpr int kHashes = 65536;
-constexpr std::size_t kHashBytes = 64;
 constexpr std::size_t kMd5Bytes = 16;
 constexpr std::size_t kMaxIdle = 4;  // contexts kept of each direction: as many threads as usually share a file
 
 using DigestCtx = Owned<EVP_MD_CTX, EVP_MD_CTX_free>;
-using Sha512 = Owned<EVP_MD, EVP_MD_free>;
 
 // Key lengths are from `least` to `most` in steps of `step`: those whose encrypted file key is whole blocks.
 struct CipherRow {
@@ -53,37 +50,13 @@ const CipherRow* row_of(std::uint8_t code) noexcept {
 Error corrupt(std::string what) { return Error{Code::kCorrupt, EIO, std::move(what)}; }
 Error no_memory() { return Error{Code::kNoMemory, ENOMEM, "no memory for a file's key"}; }
 
-// hash gives the digest of `in` at `out` (may be the same place); `ctx` is used again.
+// hash gives the digest of `in` at `out`.
 bool hash(const DigestCtx& ctx, const EVP_MD* algorithm, ByteView in, std::uint8_t* out) noexcept {
   return EVP_DigestInit_ex(ctx.get(), algorithm, nullptr) == 1 &&
          EVP_DigestUpdate(ctx.get(), in.data(), in.size()) == 1 && EVP_DigestFinal_ex(ctx.get(), out, nullptr) == 1;
 }
 
 }  // namespace
-
-Result<EcryptfsKey> EcryptfsKey::derive(const Secret& passphrase, const EcryptfsSalt& salt) {
-  const ByteView text = passphrase.reveal();
-  if (text.empty() || text.size() > kEcryptfsMaxPassphraseBytes ||
-      std::find(text.begin(), text.end(), 0) != text.end()) {
-    return Error{Code::kInvalid, EINVAL, "an eCryptfs passphrase has 1 to 64 bytes, none of them NUL"};
-  }
-  ECFS_LET(Secret salted, Secret::of_size(salt.size() + text.size()));
-  std::copy(salt.begin(), salt.end(), salted.reveal_mutable().begin());
-  std::copy(text.begin(), text.end(), salted.reveal_mutable().begin() + salt.size());
-  EcryptfsKey key;
-  key.salt = salt;
-  ECFS_LET(key.key, Secret::of_size(kHashBytes));
-  std::uint8_t* const at = key.key.reveal_mutable().data();
-  const Sha512 sha512(EVP_MD_fetch(nullptr, "SHA512", nullptr));
-  const DigestCtx ctx(EVP_MD_CTX_new());
-  bool ok = sha512 && ctx && hash(ctx, sha512.get(), salted.reveal(), at);
-  for (int i = 1; ok && i < kHashes; ++i) ok = hash(ctx, sha512.get(), key.key.reveal(), at);
-  std::array<std::uint8_t, kHashBytes> check{};  // a hash of the key; all of it but the signature is thrown away
-  ok = ok && hash(ctx, sha512.get(), key.key.reveal(), check.data());
-  if (!ok) return wrap::openssl_error("derive an eCryptfs key");
-  std::copy_n(check.begin(), key.signature.size(), key.signature.begin());
-  return key;
-}
 
 Result<const EcryptfsKey*> EcryptfsKeys::find(const EcryptfsSignature& signature) const {
   for (const EcryptfsKey& key : all) {

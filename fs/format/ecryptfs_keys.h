@@ -1,4 +1,4 @@
-// Keys and ciphers of the eCryptfs format: the 64-byte key of a passphrase, the key of a file that it encrypts, and the
+// Keys and ciphers of the eCryptfs format: the keys of a mount, the key of a file that one of them encrypts, and the
 // ciphers over OpenSSL. There is no check value anywhere: a key is the right one because its signature says so.
 //
 // Thread rules are said at each class. A failure of OpenSSL itself is kIo. Source: fs/ECRYPTFS-FORMAT.md §1, §2.2, §3.
@@ -22,22 +22,14 @@
 #include "wrap/base/owned.h"
 #include "wrap/base/secret.h"
 #include "wrap/base/secret_heap.h"
+#include "wrap/ecryptfs_passphrase.h"
 
 namespace ecfs::fs {
 
-constexpr EcryptfsSalt kEcryptfsContentSalt{0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77};  // unless told otherwise
-constexpr EcryptfsSalt kEcryptfsNameSalt{'9', '9', '8', '8', '7', '7', '6', '6'};
-constexpr std::size_t kEcryptfsMaxPassphraseBytes = 64;
-
-// EcryptfsKey is what a passphrase becomes: FEKEK or FNEK. Ciphers use the first bytes of `key`.
-struct EcryptfsKey {
-  Secret key;  // 64 bytes
-  EcryptfsSalt salt{};
-  EcryptfsSignature signature{};
-
-  // derive takes tens of milliseconds. kInvalid: a passphrase that is not 1..64 bytes, or has a NUL in it.
-  static Result<EcryptfsKey> derive(const Secret& passphrase, const EcryptfsSalt& salt);
-};
+using wrap::EcryptfsKey;
+using wrap::kEcryptfsContentSalt;
+using wrap::kEcryptfsMaxPassphraseBytes;
+using wrap::kEcryptfsNameSalt;
 
 // EcryptfsKeys are all keys of a mount. find: kNoKey, naming the signature, if it is not among them.
 struct EcryptfsKeys {

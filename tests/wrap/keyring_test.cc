@@ -1,31 +1,12 @@
 #include "wrap/keyring.h"
 
 #include <keyutils.h>
-#include <sys/wait.h>
 
-#include <functional>
-
+#include "tests/wrap/session.h"
 #include "tests/wrap/testing.h"
 
 namespace ecfs::wrap {
 namespace {
-
-enum class Session { kLinksUserKeyring, kBare };
-
-// Runs `work` (it gives the number of the step that failed, 0 for none) in a child with a session keyring of its own,
-// so that no test sees another's, or the tester's, keys there.
-int in_session(Session kind, const std::function<int()>& work) {
-  const pid_t pid = fork();
-  if (pid == 0) {
-    if (keyctl_join_session_keyring(nullptr) < 0) _exit(77);
-    if (kind == Session::kLinksUserKeyring && keyctl_link(KEY_SPEC_USER_KEYRING, KEY_SPEC_SESSION_KEYRING) != 0)
-      _exit(77);
-    _exit(work());
-  }
-  int status = 0;
-  waitpid(pid, &status, 0);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
-}
 
 class Keyring : public testing::Test {
  protected:
@@ -119,6 +100,26 @@ TEST_F(Keyring, WithoutPossessionNobodyReadsIt) {
                                         errno == EACCES
                                     ? 0
                                     : 1;
+                       }),
+            0);
+}
+
+TEST_F(Keyring, ASessionOfAnotherUserDoesNotComeToPossessIt) {
+  if (getuid() != 0) GTEST_SKIP() << "needs root";
+  // As under sudo: the session keyring is the caller's, the process is root's.
+  EXPECT_EQ(in_session(Session::kLinksUserKeyring,
+                       [&] {
+                         if (keyctl_chown(KEY_SPEC_SESSION_KEYRING, 65534, static_cast<gid_t>(-1)) != 0) return 1;
+                         if (!put_token(id, ok(Secret::random(32)))) return 2;
+                         const auto linked = [&] {
+                           std::array<key_serial_t, 64> held{};
+                           const long len =
+                               keyctl_read(KEY_SPEC_SESSION_KEYRING, reinterpret_cast<char*>(held.data()), sizeof held);
+                           return len < 0 ? -1 : static_cast<int>(len / static_cast<long>(sizeof held[0]));
+                         };
+                         if (linked() != 1) return 3;  // the user keyring alone
+                         if (!find_token(id)) return 4;
+                         return drop_token(id) ? 0 : 5;
                        }),
             0);
 }
