@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <string_view>
 
+#include "wrap/base/file.h"
 #include "wrap/base/owned.h"
 #include "wrap/crypto.h"
 
@@ -54,6 +56,31 @@ Result<EcryptfsSignature> ecryptfs_signature(ByteView key) {
   EcryptfsSignature signature{};
   std::copy_n(whole.begin(), signature.size(), signature.begin());
   return signature;
+}
+
+Result<EcryptfsSalt> ecryptfs_rc_salt(ByteView rc) {
+  constexpr std::string_view kName = "salt=";
+  std::string_view rest = as_text(rc);
+  while (!rest.empty()) {
+    const std::string_view word = rest.substr(0, rest.find_first_of("\n,"));
+    rest.remove_prefix(std::min(word.size() + 1, rest.size()));
+    // The original passes over what has another length, and so do files that were made with it.
+    if (!word.starts_with(kName) || word.size() != kName.size() + 2 * sizeof(EcryptfsSalt)) continue;
+    const auto bytes = from_hex(word.substr(kName.size()));
+    if (!bytes) return Error{Code::kInvalid, EINVAL, "the salt in .ecryptfsrc is not 16 hex digits"};
+    EcryptfsSalt salt{};
+    std::copy(bytes->begin(), bytes->end(), salt.begin());
+    return salt;
+  }
+  return kEcryptfsContentSalt;
+}
+
+Result<EcryptfsSalt> read_ecryptfs_rc_salt(int home, uid_t owner) {
+  constexpr std::uint64_t kMostBytes = 65536;
+  const auto rc = read_file(home, ".ecryptfsrc", kMostBytes, owner);
+  if (!rc && rc.error().code == Code::kNotFound) return kEcryptfsContentSalt;
+  if (!rc) return with_context(rc.error(), ".ecryptfsrc");
+  return ecryptfs_rc_salt(*rc);
 }
 
 }  // namespace ecfs::wrap

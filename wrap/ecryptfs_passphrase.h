@@ -4,6 +4,8 @@
 // Safe from any thread. A failure of OpenSSL itself is kIo. Source: fs/ECRYPTFS-FORMAT.md §1.
 #pragma once
 
+#include <sys/types.h>
+
 #include <array>
 #include <cstdint>
 
@@ -33,5 +35,11 @@ struct EcryptfsKey {
 
 // ecryptfs_signature is the signature of 64 bytes of key.
 Result<EcryptfsSignature> ecryptfs_signature(ByteView key);
+
+// ecryptfs_rc_salt takes the salt of contents from the text of a ~/.ecryptfsrc: the first "salt=" with 16 characters
+// between newlines or commas; without one it is kEcryptfsContentSalt. 16 characters that are not hex digits: kInvalid.
+Result<EcryptfsSalt> ecryptfs_rc_salt(ByteView rc);
+// read_ecryptfs_rc_salt reads it from .ecryptfsrc in `home`, as the user. No such file is kEcryptfsContentSalt.
+Result<EcryptfsSalt> read_ecryptfs_rc_salt(int home, uid_t owner);
 
 }  // namespace ecfs::wrap
