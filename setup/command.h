@@ -38,5 +38,8 @@ Command add_fsck(CLI::App& parent);              // fsck.cc
 Command add_stat(CLI::App& parent);              // stat.cc
 Command add_find(CLI::App& parent);              // find.cc
 std::vector<Command> add_key(CLI::App& parent);  // key.cc: key list | add | remove | change
+// wrapped_passphrase.cc: wrap-passphrase | unwrap-passphrase | rewrap-passphrase | add-passphrase |
+// insert-wrapped-passphrase-into-keyring
+std::vector<Command> add_wrapped_passphrase(CLI::App& parent);
 
 }  // namespace ecfs::setup

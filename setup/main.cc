@@ -77,6 +77,7 @@ int run(const std::vector<std::string>& args) {
   commands.push_back(add_fsck(app));
   commands.push_back(add_stat(app));
   commands.push_back(add_find(app));
+  for (Command& command : add_wrapped_passphrase(app)) commands.push_back(std::move(command));
   try {
     app.parse(std::vector<std::string>(args.rbegin(), args.rend()));
   } catch (const CLI::CallForHelp&) {

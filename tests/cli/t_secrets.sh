@@ -51,6 +51,12 @@ await grep -q ready "$T/sampled"
   alice "$ECFS" key list --json low
   alice "$ECFS" recover-private --passphrase-file rk3 --mountpoint m low; alice "$ECFS" umount m
   alice "$ECFS" init --passphrase-file p low2 "${QUICK[@]}"
+  printf '%s\n%s' "$PASS" "$NEW" | alice "$ECFS" wrap-passphrase wrapped -
+  printf '%s\n%s' "$NEW" "$NEW" | alice "$ECFS" rewrap-passphrase wrapped -
+  printf '%s' "$NEW" | alice "$ECFS" unwrap-passphrase wrapped - >unwrapped
+  printf '%s' "$NEW" | alice keyctl session ecfs-test "$ECFS" insert-wrapped-passphrase-into-keyring wrapped -
+  printf '%s' "$PASS" | alice keyctl session ecfs-test "$ECFS" add-passphrase --fnek -
+  alice keyctl clear @u
 } >"$T/printed" 2>&1
 touch "$T/stop"; wait "$sampler"
 tail -n 1 "$T/sampled"
@@ -58,7 +64,8 @@ cat "$T/samples" >&3
 check "the sampler looked often" test "$(cut -d' ' -f1 "$T/samples")" -gt 1000
 cp p c1; cp n c2
 for secret in c1 c2 rk rk2 rk3; do check "$secret was not printed" eval "test -s $secret && ! grep -qF -f $secret '$T/printed'"; done
-check "nor stored" not grep -rqF -f c1 .ecfs .Private low
+check "the passphrase was unwrapped" cmp -s unwrapped p
+check "nor stored" not grep -rqF -f c1 .ecfs .Private low wrapped wrapped.bak
 check "nor the recovery key" not grep -rqF -f rk .ecfs .Private low
 # The sampler must be able to find one.
 rm "$T/stop"; printf '%s\n' "$PASS" | python3 "$T/sampler.py" "$T" "$HOME_A" >"$T/sampled" 2>/dev/null & sampler=$!
