@@ -28,6 +28,14 @@ ecfs_need(nlohmann_json "nlohmann_json>=3.11" nlohmann-json3-dev)
 ecfs_need(cli11 "CLI11" libcli11-dev)
 ecfs_need(blkid "blkid" libblkid-dev)
 
+# Twofish and CAST-256, for eCryptfs directories that use them: few do.
+pkg_check_modules(botan QUIET IMPORTED_TARGET botan-2)
+if(botan_FOUND)
+  message(STATUS "eCryptfs ciphers twofish and cast6: with Botan ${botan_VERSION}")
+else()
+  message(STATUS "eCryptfs ciphers twofish and cast6: not in this build (optional; Debian package libbotan-2-dev)")
+endif()
+
 find_program(SCDOC scdoc)
 if(NOT SCDOC)
   list(APPEND ecfs_missing scdoc)

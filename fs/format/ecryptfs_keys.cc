@@ -127,13 +127,18 @@ Result<EcryptfsCiphers> EcryptfsCiphers::fetch() {
   return c;
 }
 
-Result<CipherCtx> EcryptfsCiphers::keyed(const EcryptfsCipher& cipher, ByteView key, bool encrypt, bool chained) const {
+Result<EcryptfsContext> EcryptfsCiphers::keyed(const EcryptfsCipher& cipher, ByteView key, bool encrypt,
+                                               bool chained) const {
+  if (key.size() < cipher.key_bytes) return Error{Code::kInvalid, EINVAL, "an eCryptfs key is too short"};
+  if (has_botan_cipher(cipher.code)) {
+    ECFS_LET(std::unique_ptr<BotanCipher> botan, BotanCipher::make(cipher.code, key.first(cipher.key_bytes)));
+    return EcryptfsContext(std::move(botan), encrypt);
+  }
   const auto modes = ciphers_.find(cipher.code);
   if (modes == ciphers_.end()) {
     return Error{Code::kUnsupported, EOPNOTSUPP,
                  "the cipher " + std::string(cipher.name()) + " is not supported on this system"};
   }
-  if (key.size() < cipher.key_bytes) return Error{Code::kInvalid, EINVAL, "an eCryptfs key is too short"};
   const EVP_CIPHER* algorithm = chained ? modes->second.cbc.get() : modes->second.ecb.get();
   CipherCtx ctx(EVP_CIPHER_CTX_new());
   const bool ok = ctx && EVP_CipherInit_ex2(ctx.get(), algorithm, nullptr, nullptr, encrypt ? 1 : 0, nullptr) == 1 &&
@@ -142,22 +147,35 @@ Result<CipherCtx> EcryptfsCiphers::keyed(const EcryptfsCipher& cipher, ByteView 
                   EVP_CipherInit_ex2(ctx.get(), nullptr, key.data(), nullptr, -1, nullptr) == 1 &&
                   EVP_CIPHER_CTX_set_padding(ctx.get(), 0) == 1;
   if (!ok) return wrap::openssl_error("set an eCryptfs key");
-  return ctx;
+  return EcryptfsContext(std::move(ctx));
 }
 
 Status EcryptfsCiphers::ecb(const EcryptfsCipher& cipher, ByteView key, bool encrypt, ByteView in,
                             std::uint8_t* out) const {
   if (in.size() % cipher.block_bytes() != 0) return Error{Code::kInvalid, EINVAL, "not whole blocks of a cipher"};
-  ECFS_LET(const CipherCtx ctx, keyed(cipher, key, encrypt, false));
+  ECFS_LET(EcryptfsContext ctx, keyed(cipher, key, encrypt, false));
+  return ctx.ecb(in, out);
+}
+
+Result<EcryptfsContext> EcryptfsCiphers::cbc(const EcryptfsCipher& cipher, ByteView key, bool encrypt) const {
+  return keyed(cipher, key, encrypt, true);
+}
+
+Status EcryptfsContext::openssl(const std::uint8_t* iv, ByteView in, std::uint8_t* out) {
   int len = 0;
-  if (EVP_CipherUpdate(ctx.get(), out, &len, in.data(), to_int(in.size())) != 1 || len != to_int(in.size())) {
+  if ((iv != nullptr && EVP_CipherInit_ex2(openssl_.get(), nullptr, nullptr, iv, -1, nullptr) != 1) ||
+      EVP_CipherUpdate(openssl_.get(), out, &len, in.data(), to_int(in.size())) != 1 || len != to_int(in.size())) {
     return wrap::openssl_error("use an eCryptfs key");
   }
   return {};
 }
 
-Result<CipherCtx> EcryptfsCiphers::cbc(const EcryptfsCipher& cipher, ByteView key, bool encrypt) const {
-  return keyed(cipher, key, encrypt, true);
+Status EcryptfsContext::ecb(ByteView in, std::uint8_t* out) {
+  return botan_ ? botan_->ecb(encrypts_, in, out) : openssl(nullptr, in, out);
+}
+
+Status EcryptfsContext::cbc(ByteView iv, ByteView in, std::uint8_t* out) {
+  return botan_ ? botan_->cbc(encrypts_, iv, in, out) : openssl(iv.data(), in, out);
 }
 
 // --- File keys -----------------------------------------------------------------------------------------------------
@@ -208,7 +226,7 @@ Result<EcryptfsFileKey::Lease::State> EcryptfsFileKey::new_state(bool encrypts) 
   if (!file_key || !*iv_input) return no_memory();
   const MutableByteView bytes = file_key.reveal_mutable();
   ECFS_TRY(ciphers_->ecb(cipher_, parent->key.reveal(), false, packet_.encrypted_key, bytes.data()));
-  ECFS_LET(CipherCtx ctx, ciphers_->cbc(cipher_, bytes, encrypts));
+  ECFS_LET(EcryptfsContext ctx, ciphers_->cbc(cipher_, bytes, encrypts));
   const DigestCtx digest(EVP_MD_CTX_new());
   if (!digest || !hash(digest, ciphers_->md5(), bytes.first(cipher_.key_bytes), iv_input->reveal_mutable().data())) {
     return wrap::openssl_error("derive an IV");
@@ -236,7 +254,7 @@ void EcryptfsFileKey::drop_keys() const noexcept {
 }
 
 EcryptfsFileKey::Lease::~Lease() {
-  if (!state_.ctx) return;
+  if (!state_.iv_input) return;  // moved from
   const std::lock_guard lock(owner_->mutex_);
   std::vector<State>& idle = owner_->idle_[encrypts_ ? 1 : 0];
   if (idle.size() < kMaxIdle) idle.push_back(std::move(state_));
@@ -251,13 +269,10 @@ Status EcryptfsFileKey::Lease::crypt(std::uint64_t number, ByteView in, std::uin
   std::fill(input.begin() + kMd5Bytes, input.end(), std::uint8_t{0});
   std::copy_n(digits.begin(), num_digits, input.begin() + kMd5Bytes);
   std::array<std::uint8_t, kMd5Bytes> iv{};
-  int len = 0;
-  if (EVP_Digest(input.data(), input.size(), iv.data(), nullptr, owner_->ciphers_->md5(), nullptr) != 1 ||
-      EVP_CipherInit_ex2(state_.ctx.get(), nullptr, nullptr, iv.data(), -1, nullptr) != 1 ||
-      EVP_CipherUpdate(state_.ctx.get(), out, &len, in.data(), to_int(in.size())) != 1 || len != to_int(in.size())) {
-    return wrap::openssl_error("encrypt or decrypt an extent");
+  if (EVP_Digest(input.data(), input.size(), iv.data(), nullptr, owner_->ciphers_->md5(), nullptr) != 1) {
+    return wrap::openssl_error("derive an IV");
   }
-  return {};
+  return state_.ctx.cbc(iv, in, out);
 }
 
 }  // namespace ecfs::fs

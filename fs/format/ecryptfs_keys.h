@@ -1,5 +1,6 @@
 // Keys and ciphers of the eCryptfs format: the keys of a mount, the key of a file that one of them encrypts, and the
-// ciphers over OpenSSL. There is no check value anywhere: a key is the right one because its signature says so.
+// ciphers over OpenSSL and Botan. There is no check value anywhere: a key is the right one because its signature says
+// so.
 //
 // Thread rules are said at each class. A failure of OpenSSL itself is kIo. Source: fs/ECRYPTFS-FORMAT.md §1, §2.2, §3.
 #pragma once
@@ -17,6 +18,7 @@
 #include <string_view>
 #include <vector>
 
+#include "fs/format/ecryptfs_botan.h"
 #include "fs/format/ecryptfs_header.h"
 #include "fs/format/native_crypto.h"
 #include "wrap/base/owned.h"
@@ -55,6 +57,25 @@ struct EcryptfsCipher {
   [[nodiscard]] std::size_t encrypted_key_bytes() const noexcept { return code == 8 ? 32 : key_bytes; }
 };
 
+// EcryptfsContext is a cipher with its key set, for one direction, of OpenSSL or of Botan. One thread at a time.
+class EcryptfsContext {
+ public:
+  explicit EcryptfsContext(CipherCtx openssl) noexcept : openssl_(std::move(openssl)) {}
+  EcryptfsContext(std::unique_ptr<BotanCipher> botan, bool encrypts) noexcept
+      : botan_(std::move(botan)), encrypts_(encrypts) {}
+  // cbc handles whole blocks from `in` to `out` (may be the same place). `iv` has a block at least.
+  Status cbc(ByteView iv, ByteView in, std::uint8_t* out);
+
+ private:
+  friend class EcryptfsCiphers;
+  Status ecb(ByteView in, std::uint8_t* out);
+  Status openssl(const std::uint8_t* iv, ByteView in, std::uint8_t* out);
+
+  CipherCtx openssl_;  // null: it is Botan's
+  std::unique_ptr<BotanCipher> botan_;
+  bool encrypts_ = false;
+};
+
 // EcryptfsCiphers are the algorithms, fetched once for a mount from a library context of its own, which alone has
 // OpenSSL's legacy provider (Blowfish, CAST5). Safe from any thread.
 class EcryptfsCiphers {
@@ -64,8 +85,8 @@ class EcryptfsCiphers {
   // ecb encrypts or decrypts whole blocks into `out` (may be the same place) under the first bytes of `key`. kInvalid:
   // not whole blocks, or a key that is too short. kUnsupported: a cipher that this OpenSSL does not have.
   Status ecb(const EcryptfsCipher& cipher, ByteView key, bool encrypt, ByteView in, std::uint8_t* out) const;
-  // cbc gives a context with the key set, to which an IV is given for each piece.
-  [[nodiscard]] Result<CipherCtx> cbc(const EcryptfsCipher& cipher, ByteView key, bool encrypt) const;
+  // cbc gives a context with the key set; kInvalid and kUnsupported as above.
+  [[nodiscard]] Result<EcryptfsContext> cbc(const EcryptfsCipher& cipher, ByteView key, bool encrypt) const;
   [[nodiscard]] const EVP_MD* md5() const noexcept { return md5_.get(); }
 
  private:
@@ -77,7 +98,8 @@ class EcryptfsCiphers {
     Cipher cbc;
   };
   EcryptfsCiphers() = default;
-  [[nodiscard]] Result<CipherCtx> keyed(const EcryptfsCipher& cipher, ByteView key, bool encrypt, bool chained) const;
+  [[nodiscard]] Result<EcryptfsContext> keyed(const EcryptfsCipher& cipher, ByteView key, bool encrypt,
+                                              bool chained) const;
 
   LibCtx library_;  // outlives what was fetched from it
   Provider default_;
@@ -114,7 +136,7 @@ class EcryptfsFileKey {
    private:
     friend class EcryptfsFileKey;
     struct State {
-      CipherCtx ctx;
+      EcryptfsContext ctx;
       std::unique_ptr<SecretBytes<32>> iv_input;  // MD5 of the file key, then the extent's number
     };
     Lease(const EcryptfsFileKey& owner, State state, bool encrypts) noexcept

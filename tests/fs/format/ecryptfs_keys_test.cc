@@ -106,8 +106,9 @@ TEST(EcryptfsKeys, EveryExtentOfAKernelOpensAndIsMadeAgain) {
     }
   }
   for (const auto& [cipher, num] : extents) std::printf("  %-16s %5d extents\n", cipher.c_str(), num);
-  EXPECT_EQ(extents.size(), 9U);
-  EXPECT_EQ(refused, (std::set<std::string>{"twofish", "cast6"}));
+  const bool all = has_botan_cipher(0x0a);
+  EXPECT_EQ(extents.size(), all ? 13U : 9U);
+  EXPECT_EQ(refused, all ? std::set<std::string>{} : (std::set<std::string>{"twofish", "cast6"}));
 }
 
 TEST(EcryptfsKeys, CiphersByNameAndLength) {

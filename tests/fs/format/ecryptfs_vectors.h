@@ -117,7 +117,7 @@ struct EcryptfsCase {
   }
   [[nodiscard]] bool supported() const {
     const std::string cipher = manifest.at("cipher");
-    return cipher != "twofish" && cipher != "cast6";
+    return (cipher != "twofish" && cipher != "cast6") || has_botan_cipher(0x0a);
   }
   // The cipher of the names: that of the contents, unless options say otherwise.
   [[nodiscard]] EcryptfsCipher name_cipher() const {
