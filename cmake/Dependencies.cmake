@@ -29,8 +29,10 @@ ecfs_need(cli11 "CLI11" libcli11-dev)
 ecfs_need(blkid "blkid" libblkid-dev)
 
 # Twofish and CAST-256, for eCryptfs directories that use them: few do.
-pkg_check_modules(botan QUIET IMPORTED_TARGET botan-2)
-if(botan_FOUND)
+if(ECFS_BOTAN)
+  pkg_check_modules(botan QUIET IMPORTED_TARGET botan-2)
+endif()
+if(ECFS_BOTAN AND botan_FOUND)
   message(STATUS "eCryptfs ciphers twofish and cast6: with Botan ${botan_VERSION}")
 else()
   message(STATUS "eCryptfs ciphers twofish and cast6: not in this build (optional; Debian package libbotan-2-dev)")

@@ -21,7 +21,7 @@ struct CipherRow {
   std::string_view name;
   std::uint8_t block_bytes;
   std::uint8_t least, most, step;
-  const char* ecb;  // OpenSSL's names; null: it does not have this cipher
+  const char* ecb;  // OpenSSL's names; null: it does not have this cipher, Botan has
   const char* cbc;
 };
 constexpr std::array<CipherRow, 8> kCiphers{{
@@ -136,8 +136,11 @@ Result<EcryptfsContext> EcryptfsCiphers::keyed(const EcryptfsCipher& cipher, Byt
   }
   const auto modes = ciphers_.find(cipher.code);
   if (modes == ciphers_.end()) {
+    const CipherRow* row = row_of(cipher.code);
+    const bool botans = row != nullptr && row->ecb == nullptr;
     return Error{Code::kUnsupported, EOPNOTSUPP,
-                 "the cipher " + std::string(cipher.name()) + " is not supported on this system"};
+                 "the cipher " + std::string(cipher.name()) + " is not supported on this system" +
+                     (botans ? ": ecfs was built without Botan 2" : "")};
   }
   const EVP_CIPHER* algorithm = chained ? modes->second.cbc.get() : modes->second.ecb.get();
   CipherCtx ctx(EVP_CIPHER_CTX_new());

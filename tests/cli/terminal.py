@@ -156,6 +156,34 @@ def test_remove():
     quiet_about(s, "key change", PASS, NEW)
 
 
+def test_wrapped():
+    print("# wrap-passphrase, rewrap-passphrase, unwrap-passphrase: questions in the order of the lines of a script")
+    s = Shell()
+    s.send(f"{ECFS} wrap-passphrase w")
+    s.wait("Passphrase to wrap: "); s.send(PASS)
+    s.wait("Once more: "); s.send(PASS)
+    s.wait("Wrapping passphrase: "); s.send(WRONG)
+    s.wait("Once more: "); s.send(NEW)
+    s.wait("the two differ")
+    s.wait("Wrapping passphrase: "); s.send(NEW)
+    s.wait("Once more: "); s.send(NEW)
+    s.wait("READY> ")
+    s.send(f"{ECFS} rewrap-passphrase w")
+    s.wait("Old wrapping passphrase: "); s.send(WRONG)
+    s.wait("does not fit"); s.wait("READY> ")
+    check("a wrong one: status 4, before the second question", s.status() == 4)
+    s.send(f"{ECFS} rewrap-passphrase w")
+    s.wait("Old wrapping passphrase: "); s.send(NEW)
+    s.wait("New wrapping passphrase: "); s.send(WRONG)
+    s.wait("Once more: "); s.send(WRONG)
+    s.wait("READY> ")
+    quiet_about(s, "rewrap-passphrase", PASS, NEW, WRONG)
+    s.send(f"{ECFS} unwrap-passphrase w")
+    s.wait("Passphrase: "); s.send(WRONG)
+    s.wait(PASS); s.wait("READY> ")
+    quiet_about(s, "unwrap-passphrase", WRONG)
+
+
 def test_wizard():
     print("# setup-private: the whole dialog, interrupted and then finished")
     os.mkdir("Private")
@@ -213,4 +241,5 @@ def test_wizard():
 test_mount(test_init())
 test_interrupts()
 test_remove()
+test_wrapped()
 test_wizard()
