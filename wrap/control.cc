@@ -14,12 +14,14 @@
 #include <string>
 #include <string_view>
 
+#include "wrap/ecryptfs_token.h"
+#include "wrap/mount.h"
+
 namespace ecfs::wrap {
 namespace {
 
 constexpr int kMostMounts = 4;
 constexpr int kMostPending = 8;
-constexpr std::size_t kMaxKeyBytes = 64;
 constexpr std::size_t kMaxAnswerBytes = 1024;
 constexpr int kTries = 10;
 constexpr int kServerSeconds = 5;   // for a peer that says nothing
@@ -83,10 +85,21 @@ Result<std::size_t> receive_message(int fd, MutableByteView buffer) {
   return static_cast<std::size_t>(n);
 }
 
-// "+" and what is so; or "CODE ERRNO TEXT".
+// "+", what is so, and signatures, each behind a space; or "CODE ERRNO TEXT".
 Result<MountState> parse_answer(std::string_view text) {
   if (text.starts_with('+')) {
-    return MountState{text.find('s') != std::string_view::npos, text.find('w') != std::string_view::npos};
+    MountState state;
+    std::size_t space = std::min(text.find(' '), text.size());
+    const std::string_view words = text.substr(0, space);
+    state.suspended = words.find('s') != std::string_view::npos;
+    state.wants_suspend = words.find('w') != std::string_view::npos;
+    while (space < text.size() && state.signatures.size() <= kMaxEcryptfsSignatures) {
+      const std::size_t end = std::min(text.find(' ', space + 1), text.size());
+      ECFS_LET(const EcryptfsSignature signature, parse_ecryptfs_signature(text.substr(space + 1, end - space - 1)));
+      state.signatures.push_back(signature);
+      space = end;
+    }
+    return state;
   }
   int code = -1;
   int err = 0;
@@ -127,6 +140,11 @@ Result<MountState> ask_all(const VolumeId& id, uid_t owner, ByteView message) {
     any = true;
     all.suspended = all.suspended || one->suspended;
     all.wants_suspend = all.wants_suspend || one->wants_suspend;
+    for (const EcryptfsSignature& signature : one->signatures) {
+      if (std::find(all.signatures.begin(), all.signatures.end(), signature) == all.signatures.end()) {
+        all.signatures.push_back(signature);
+      }
+    }
   }
   if (!any) return Error{Code::kNotFound, 0, "no server of a mount answers"};
   return all;
@@ -185,7 +203,7 @@ Result<Fd> accept_control(int listener) {
 }
 
 Result<ControlRequest> receive_control(int connection) {
-  ECFS_LET(Secret message, Secret::of_size(1 + kMaxKeyBytes));
+  ECFS_LET(Secret message, Secret::of_size(1 + kMaxMountKeyBytes));
   ECFS_LET(const std::size_t len, receive_message(connection, message.reveal_mutable()));
   ControlRequest request;
   request.command = static_cast<Command>(message.reveal()[0]);
@@ -201,6 +219,7 @@ void answer_control(int connection, const Result<MountState>& answer) {
   std::string text;
   if (answer) {
     text = std::string("+") + (answer->suspended ? "s" : "") + (answer->wants_suspend ? "w" : "");
+    for (const EcryptfsSignature& signature : answer->signatures) text += " " + to_hex(signature);
   } else {
     const Error& error = answer.error();
     text = std::to_string(static_cast<int>(error.code)) + " " + std::to_string(error.sys_errno) + " " + error.what;

@@ -11,6 +11,7 @@
 #include "wrap/base/fd.h"
 #include "wrap/base/result.h"
 #include "wrap/base/secret.h"
+#include "wrap/ecryptfs_options.h"
 #include "wrap/volume_header.h"
 
 namespace ecfs::wrap {
@@ -18,14 +19,15 @@ namespace ecfs::wrap {
 // What the servers of a volume said: at least one of them is so.
 struct MountState {
   bool suspended = false;
-  bool wants_suspend = false;  // mounted with the option suspend
+  bool wants_suspend = false;                      // mounted with the option suspend
+  std::vector<EcryptfsSignature> signatures = {};  // of the keys that an eCryptfs mount was made with
 };
 
 // `owner` is the user that serves the mounts. kNotFound: no server answers.
 Result<MountState> mount_state(const VolumeId& id, uid_t owner);
 // suspend_mounts wipes the keys. kBusy: a request does not end.
 Status suspend_mounts(const VolumeId& id, uid_t owner);
-// resume_mounts: kWrongKey if the key is another volume's.
+// resume_mounts: kWrongKey if the key is another volume's, or one that an eCryptfs mount needs is missing.
 Status resume_mounts(const VolumeId& id, uid_t owner, const Secret& key);
 
 // The other end.

@@ -101,6 +101,16 @@ Result<EcryptfsKey> find_ecryptfs_token(const EcryptfsSignature& signature) {
   return key;
 }
 
+Result<std::vector<EcryptfsSignature>> list_ecryptfs_tokens() {
+  const UserKeyring keyring;
+  ECFS_LET(const std::vector<std::string> names, keyring.names());
+  std::vector<EcryptfsSignature> signatures;
+  for (const std::string& name : names) {
+    if (const auto signature = parse_ecryptfs_signature(name)) signatures.push_back(*signature);
+  }
+  return signatures;
+}
+
 Status drop_ecryptfs_token(const EcryptfsSignature& signature) {
   UserKeyring keyring;
   const auto id = keyring.find(to_hex(signature));

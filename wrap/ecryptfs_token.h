@@ -5,6 +5,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "wrap/base/result.h"
 #include "wrap/base/secret.h"
@@ -29,6 +30,9 @@ enum class TokenPut { kNew, kThere };
 Result<TokenPut> put_ecryptfs_token(const EcryptfsKey& key);
 // find_ecryptfs_token: kNotFound if there is none that may be read; else as decode_ecryptfs_token.
 Result<EcryptfsKey> find_ecryptfs_token(const EcryptfsSignature& signature);
+// list_ecryptfs_tokens gives the signatures by which keys in the user keyring are named; what they hold is not looked
+// at.
+Result<std::vector<EcryptfsSignature>> list_ecryptfs_tokens();
 // drop_ecryptfs_token takes it out of the user keyring and the session's; none there is success. A mount of the kernel
 // that uses the key goes on.
 Status drop_ecryptfs_token(const EcryptfsSignature& signature);

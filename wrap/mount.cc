@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -20,6 +21,7 @@
 #include "wrap/base/file.h"
 #include "wrap/base/log.h"
 #include "wrap/base/owned.h"
+#include "wrap/crypto.h"
 #include "wrap/volume_header.h"
 
 namespace ecfs::wrap {
@@ -27,7 +29,6 @@ namespace {
 
 constexpr std::uint32_t kMaxPathBytes = 4096;
 constexpr std::uint32_t kMaxOptionBytes = 4096;
-constexpr std::uint32_t kMaxKeyBytes = 64;
 constexpr std::uint64_t kMaxProcFileBytes = 4U << 20;
 constexpr std::string_view kIdleOption = "idle=";
 
@@ -43,10 +44,12 @@ std::vector<std::string_view> split(std::string_view text, char separator) {
 
 // What mount(8), fstab and mount.fuse pass along and which has no meaning for us: either the default or for others.
 bool means_nothing(std::string_view item) {
-  static constexpr std::array<std::string_view, 15> kIgnored = {"",         "rw",   "atime",  "relatime", "nosuid",
-                                                                "nodev",    "exec", "async",  "auto",     "noauto",
-                                                                "defaults", "user", "nouser", "nofail",   "_netdev"};
-  return std::find(kIgnored.begin(), kIgnored.end(), item) != kIgnored.end() || item.starts_with("x-");
+  static constexpr auto kIgnored = std::to_array<std::string_view>(
+      {"",       "rw",      "atime", "relatime", "norelatime", "nodiratime", "strictatime", "lazytime",
+       "nosuid", "nodev",   "async", "auto",     "noauto",     "defaults",   "user",        "nouser",
+       "users",  "nousers", "owner", "group",    "nofail",     "_netdev",    "silent",      "loud"});
+  return std::find(kIgnored.begin(), kIgnored.end(), item) != kIgnored.end() || item.starts_with("x-") ||
+         item.starts_with("X-") || item.starts_with("comment=");
 }
 
 Status send_all(int fd, ByteView bytes) {
@@ -236,6 +239,10 @@ Result<MountOptions> parse_mount_options(const std::vector<std::string>& items) 
         options.read_only = true;
       } else if (item == "noatime") {
         options.no_atime = true;
+      } else if (item == "noexec") {
+        options.no_exec = true;
+      } else if (item == "exec") {
+        options.no_exec = false;
       } else if (item == "allow_other") {
         options.allow_other = true;
       } else if (item == "show-conflicts") {
@@ -251,6 +258,8 @@ Result<MountOptions> parse_mount_options(const std::vector<std::string>& items) 
       } else if (item.starts_with(kIdleOption)) {
         ECFS_LET(options.idle_s, parse_idle(item.substr(kIdleOption.size())));
       } else if (!means_nothing(item)) {
+        ECFS_LET(const bool taken, take_ecryptfs_option(item, options.ecryptfs));
+        if (taken) continue;
         return Error{Code::kInvalid, 0, "unknown mount option '" + printable(item) + "'"};
       }
     }
@@ -265,6 +274,7 @@ std::string build_mount_options(const MountOptions& options) {
   };
   add(options.read_only, "ro");
   add(options.no_atime, "noatime");
+  add(options.no_exec, "noexec");
   add(options.allow_other, "allow_other");
   add(options.show_conflicts, "show-conflicts");
   add(options.shared, "shared");
@@ -272,6 +282,7 @@ std::string build_mount_options(const MountOptions& options) {
   add(options.suspend, "suspend");
   add(options.hibernate, "hibernate");
   add(options.idle_s > 0, std::string(kIdleOption) + std::to_string(options.idle_s) + "s");
+  if (options.ecryptfs) add(true, build_ecryptfs_options(*options.ecryptfs));
   return text;
 }
 
@@ -290,7 +301,7 @@ Result<MountRequest> receive_mount_request(int fd) {
   ECFS_LET(request.lower_path, receive_text(fd, kMaxPathBytes));
   ECFS_LET(request.mountpoint, receive_text(fd, kMaxPathBytes));
   ECFS_LET(request.volume_file, receive_bytes(fd, static_cast<std::uint32_t>(kMaxVolumeFileBytes)));
-  ECFS_LET(const std::uint32_t key_len, receive_length(fd, kMaxKeyBytes));
+  ECFS_LET(const std::uint32_t key_len, receive_length(fd, kMaxMountKeyBytes));
   ECFS_LET(request.key, Secret::of_size(key_len));
   ECFS_LET(const std::size_t got, read_full(fd, request.key.reveal_mutable()));
   if (got != key_len) return Error{Code::kCorrupt, 0, "a mount request that is cut short"};
@@ -301,6 +312,16 @@ std::string helper_path(const std::string& name) {
   if (const char* dir = secure_getenv("ECFS_LIBEXEC"); dir != nullptr && dir[0] == '/')
     return std::string(dir) + "/" + name;
   return std::string(ECFS_LIBEXEC_DIR) + "/" + name;
+}
+
+Result<VolumeId> ecryptfs_mount_id(int lower_dir) {
+  struct stat st {};
+  if (fstat(lower_dir, &st) != 0) return system_error(errno, "look at a lower directory");
+  const std::string text = "ecryptfs " + std::to_string(st.st_dev) + " " + std::to_string(st.st_ino);
+  ECFS_LET(const auto digest, sha256({as_bytes(text)}));
+  VolumeId id{};
+  std::copy_n(digest.begin(), id.size(), id.begin());
+  return id;
 }
 
 Result<Child> start_mountd(const MountdStart& start) {
@@ -317,6 +338,12 @@ Result<Child> start_mountd(const MountdStart& start) {
   options.fds = {
       {theirs.get(), kMountdRequestFd}, {start.lower_dir, kMountdLowerFd}, {ready.write_end.get(), kMountdReadyFd}};
   if (start.fuse_fd >= 0) options.fds.emplace_back(start.fuse_fd, kMountdFuseFd);
+  if (const auto& ecryptfs = start.request->options.ecryptfs; ecryptfs && ecryptfs->unlink_keys) {
+    // For the supervisor, which reads no request. A signature is no secret.
+    std::vector<EcryptfsSignature> signatures = ecryptfs->signatures;
+    if (ecryptfs->name_signature) signatures.push_back(*ecryptfs->name_signature);
+    for (const EcryptfsSignature& signature : signatures) options.argv.push_back("--unlink=" + to_hex(signature));
+  }
   if (start.foreground) {
     options.argv.emplace_back("--foreground");
     options.fds.emplace_back(STDOUT_FILENO, STDOUT_FILENO);

@@ -13,6 +13,8 @@
 #include "wrap/base/process.h"
 #include "wrap/base/result.h"
 #include "wrap/base/secret.h"
+#include "wrap/ecryptfs_options.h"
+#include "wrap/volume_header.h"
 
 namespace ecfs::wrap {
 
@@ -20,6 +22,7 @@ namespace ecfs::wrap {
 struct MountOptions {
   bool read_only = false;        // ro
   bool no_atime = false;         // noatime
+  bool no_exec = false;          // noexec
   bool allow_other = false;      // allow_other (root, or user_allow_other in /etc/fuse.conf)
   bool show_conflicts = false;   // show-conflicts: foreign names that sync programs made are shown
   bool shared = false;           // shared: the lower tree is changed behind the mount
@@ -27,12 +30,14 @@ struct MountOptions {
   bool suspend = false;          // suspend: locked, or its keys wiped, when the machine goes to sleep
   bool hibernate = false;        // hibernate: keys may be written into a hibernation image; else it is not possible
   std::uint32_t idle_s = 0;      // idle=MIN, or idle=N with s, m or h: unmount when unused for so long; 0: never
+  std::optional<EcryptfsOptions> ecryptfs;  // set: LOWER is an eCryptfs tree
   friend bool operator==(const MountOptions&, const MountOptions&) = default;
 };
 // The longest time of the option idle: 365 days.
 constexpr std::uint32_t kMaxIdleSeconds = 365 * 24 * 3600;
-// parse_mount_options takes items that may hold commas ("ro,noatime"); rw, atime, nosuid, nodev, defaults, noauto,
-// user, nofail and x-*=… are taken and mean nothing here (fstab); an unknown one is kInvalid and named.
+// parse_mount_options takes items that may hold commas ("ro,noatime"); what mount(8) and fstab have besides
+// (rw, nosuid, defaults, noauto, user, nofail, x-…) is taken and means nothing here; an unknown one is kInvalid and
+// named.
 Result<MountOptions> parse_mount_options(const std::vector<std::string>& items);
 std::string build_mount_options(const MountOptions& options);
 
@@ -40,9 +45,14 @@ struct MountRequest {
   MountOptions options;
   std::string lower_path;  // shown as the source of the mount; not used to open anything
   std::string mountpoint;  // absolute; where the mount is (to be) seen
-  Bytes volume_file;       // the bytes of the header that was verified
-  Secret key;
+  Bytes volume_file;       // the bytes of the header that was verified; none for an eCryptfs tree
+  Secret key;              // the volume key, or the keys of an eCryptfs tree (fs/format/ecryptfs_keys.h, pack)
 };
+constexpr std::size_t kMaxMountKeyBytes = 64 * 72;
+
+// ecryptfs_mount_id stands for the id that an eCryptfs tree does not have: it names its lower directory (by device and
+// inode number) where the server of its mount is looked for.
+Result<VolumeId> ecryptfs_mount_id(int lower_dir);
 // `fd` is one end of a connected socket pair; a peer that is gone is an error, not a SIGPIPE.
 Status send_mount_request(int fd, const MountRequest& request);
 Result<MountRequest> receive_mount_request(int fd);

@@ -3,6 +3,7 @@
 #include <keyutils.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
@@ -59,6 +60,27 @@ Result<std::int32_t> UserKeyring::find(const std::string& name) const {
   if (key >= 0) return static_cast<std::int32_t>(key);
   if (absent(errno)) return Error{Code::kNotFound, errno, "the user keyring has no key " + name};
   return keyring_error(errno, "look for the key " + name + " in the user keyring");
+}
+
+Result<std::vector<std::string>> UserKeyring::names() const {
+  constexpr std::string_view kUser = "user;";
+  std::array<key_serial_t, kMostKeys> keys{};
+  const long len =
+      keyctl_read(KEY_SPEC_USER_KEYRING, reinterpret_cast<char*>(keys.data()), sizeof keys);  // NOLINT: its interface
+  if (len < 0) {
+    if (absent(errno)) return std::vector<std::string>();
+    return keyring_error(errno, "list the user keyring");
+  }
+  std::vector<std::string> names;
+  const std::size_t num = std::min(static_cast<std::size_t>(len), sizeof keys) / sizeof keys[0];
+  for (std::size_t i = 0; i < num; ++i) {
+    std::array<char, 256> text{};  // type;uid;gid;permissions;description
+    const long described = keyctl_describe(keys[i], text.data(), text.size());
+    if (described <= 0 || static_cast<std::size_t>(described) > text.size()) continue;
+    const std::string_view all(text.data());
+    if (all.starts_with(kUser)) names.emplace_back(all.substr(all.rfind(';') + 1));
+  }
+  return names;
 }
 
 Result<Secret> UserKeyring::read(std::int32_t key, std::size_t max_bytes) const {

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "wrap/base/bytes.h"
 #include "wrap/base/result.h"
@@ -25,6 +26,9 @@ class UserKeyring {
   Result<std::int32_t> add(const std::string& name, ByteView payload);
   // find: kNotFound if there is none, or none that may be used.
   [[nodiscard]] Result<std::int32_t> find(const std::string& name) const;
+  // names lists the keys that stand in it, at most kMostKeys.
+  [[nodiscard]] Result<std::vector<std::string>> names() const;
+  static constexpr std::size_t kMostKeys = 1024;
   // read gives a whole payload; one that is empty or larger than `max_bytes` is kCorrupt.
   [[nodiscard]] Result<Secret> read(std::int32_t key, std::size_t max_bytes) const;
   // only_for_possessor takes every right from all but who possesses the key.

@@ -113,6 +113,24 @@ TEST_F(EcryptfsKeyring, PutFindDrop) {
   }
 }
 
+TEST_F(EcryptfsKeyring, IsListed) {
+  for (const Session kind : {Session::kLinksUserKeyring, Session::kBare}) {
+    EXPECT_EQ(in_session(kind,
+                         [&] {
+                           const auto listed = [&] {
+                             const auto all = list_ecryptfs_tokens();
+                             return all && std::find(all->begin(), all->end(), key.signature) != all->end();
+                           };
+                           if (listed()) return 1;
+                           if (!put_ecryptfs_token(key)) return 2;
+                           if (!listed()) return 3;
+                           if (!drop_ecryptfs_token(key.signature)) return 4;
+                           return listed() ? 5 : 0;
+                         }),
+              0);
+  }
+}
+
 TEST_F(EcryptfsKeyring, AsTheKernelAndOtherToolsLookForIt) {
   EXPECT_EQ(in_session(Session::kLinksUserKeyring,
                        [&] {
