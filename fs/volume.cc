@@ -19,7 +19,7 @@ namespace {
 
 // A chain of parents longer than this is a loop, made by moving lower directories behind the mount.
 constexpr std::size_t kMaxDepth = 1U << 16;
-constexpr std::size_t kMaxHints = 4096;
+constexpr std::size_t kMaxHints = 1U << 15;  // about 3 MiB
 
 constexpr std::size_t kManyInodes = 50'000;
 
@@ -291,9 +291,12 @@ std::string Volume::describe(const Inode& inode) const {
   return "lower file " + (lower.empty() ? "." : lower);
 }
 
-Error Volume::complain(const Inode& inode, Error error) {
+Error Volume::complain(const Inode& inode, Error error, bool opening) {
   const int err = errno_of(error);
-  if ((error.code == Code::kCorrupt || err == EIO) && !inode.complained.exchange(true)) {
+  // A key that is missing while the mount has keys is that of a file of somebody else's.
+  const bool tell = error.code == Code::kCorrupt || error.code == Code::kNoKey ||
+                    (opening && error.code == Code::kUnsupported);  // its cipher
+  if ((tell || err == EIO) && !inode.complained.exchange(true)) {
     log_line(LOG_ERR, describe(inode) + ": " + error.what);
   }
   return error;
@@ -309,23 +312,40 @@ ino_t Volume::shown_ino(dev_t dev, ino_t ino) const noexcept {
 std::optional<std::uint64_t> Volume::hinted_size(const LowerStat& lower) const {
   if (num_hints_.load(std::memory_order_relaxed) == 0) return std::nullopt;
   const std::lock_guard lock(hints_mutex_);
-  for (const SizeHint& h : hints_) {
-    if (h.key == lower.key()) {
-      const bool same = h.lower_size == lower.st.st_size && h.changed.tv_sec == lower.st.st_ctim.tv_sec &&
-                        h.changed.tv_nsec == lower.st.st_ctim.tv_nsec;
-      return same ? std::optional(h.plain_size) : std::nullopt;
-    }
-  }
-  return std::nullopt;
+  const auto found = hints_.find(lower.key());
+  if (found == hints_.end()) return std::nullopt;
+  const SizeHint& h = found->second;
+  const bool same = h.lower_size == lower.st.st_size && h.changed.tv_sec == lower.st.st_ctim.tv_sec &&
+                    h.changed.tv_nsec == lower.st.st_ctim.tv_nsec;
+  return same ? std::optional(h.plain_size) : std::nullopt;
 }
 
 void Volume::hint_size(const LowerStat& lower, std::uint64_t plain_size) {
   const std::lock_guard lock(hints_mutex_);
-  const auto same = [&](const SizeHint& h) { return h.key == lower.key(); };
-  hints_.erase(std::remove_if(hints_.begin(), hints_.end(), same), hints_.end());
-  if (hints_.size() >= kMaxHints) hints_.erase(hints_.begin());
-  hints_.push_back({lower.key(), lower.st.st_size, lower.st.st_ctim, plain_size});
+  if (hints_.size() >= kMaxHints) hints_.clear();  // they are found again
+  hints_.insert_or_assign(lower.key(), SizeHint{lower.st.st_size, lower.st.st_ctim, plain_size});
   num_hints_ = hints_.size();
+}
+
+std::optional<std::uint64_t> Volume::stored_size(const InodeRef& inode) {
+  const std::lock_guard lock(opening(*inode));
+  std::shared_ptr<OpenFile> open;
+  {
+    const std::lock_guard inode_lock(inode->mutex);
+    open = inode->open;
+  }
+  if (open) {
+    const std::shared_lock still(open->upgrade);
+    const Result<std::uint64_t> size = open->contents->size();
+    return size ? std::optional(*size) : std::nullopt;
+  }
+  Result<LowerOpened> lower = open_regular(inode, Access::kLook);
+  if (!lower) return std::nullopt;
+  const LowerFile file(std::move(lower->fd), false);
+  const Result<std::uint64_t> size = format_->stored_size(file);
+  if (!size) return std::nullopt;
+  if (const Result<LowerStat> now = stat_at(file.fd(), "")) hint_size(*now, *size);
+  return *size;
 }
 
 Result<struct stat> Volume::attr_of(const InodeRef& inode, const LowerStat& lower) {
@@ -354,13 +374,7 @@ Result<struct stat> Volume::attr_of(const InodeRef& inode, const LowerStat& lowe
     } else if (size = hinted_size(lower); !size) {
       size = format_->plain_size(lower_size);
     }
-    if (!size) {  // a format that has to look into the file
-      if (Result<std::shared_ptr<OpenFile>> opened = acquire(inode, Want::kRead)) {
-        Result<std::uint64_t> found = (*opened)->contents->size();
-        let_go(inode, *opened);
-        if (found) size = *found;
-      }
-    }
+    if (!size) size = stored_size(inode);
     if (size) st.st_size = static_cast<off_t>(*size);
   }
   return st;

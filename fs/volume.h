@@ -200,13 +200,15 @@ class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the orde
   static Status change_attributes(int fd, const AttrChange& change);
   template <class F>
   auto on_xattrs(const InodeRef& inode, F&& use) -> decltype(use(""));
-  Error complain(const Inode& inode, Error error);
+  Error complain(const Inode& inode, Error error, bool opening = false);
   std::string describe(const Inode& inode) const;
 
   // Attributes.
   Result<struct stat> attr_of(const InodeRef& inode, const LowerStat& lower);
   // stored_target reads a symbolic link below. `moves_` is not held alone by this thread.
   Result<std::string> stored_target(const Inode& inode);
+  // stored_size looks into a file whose format has the size in it. No key is needed.
+  std::optional<std::uint64_t> stored_size(const InodeRef& inode);
   std::optional<std::uint64_t> hinted_size(const LowerStat& lower) const;
   void hint_size(const LowerStat& lower, std::uint64_t plain_size);
   ino_t shown_ino(dev_t dev, ino_t ino) const noexcept;
@@ -260,7 +262,8 @@ class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the orde
     LowerStat st;
     bool writable = false;
   };
-  Result<LowerOpened> open_regular(const InodeRef& inode, bool write);
+  enum class Access { kLook, kRead, kWrite };  // kLook: never for writing, and the access time stays if it can
+  Result<LowerOpened> open_regular(const InodeRef& inode, Access how);
   bool fill_cache(const Inode& inode, Contents& contents) const;
   void let_go(const InodeRef& inode, const std::shared_ptr<OpenFile>& open);
   Status settle(OpenFile& open);
@@ -295,16 +298,21 @@ class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the orde
   std::array<std::mutex, 256> opening_;
   std::mutex& opening(const Inode& inode) noexcept { return opening_[inode.id % opening_.size()]; }
 
-  // Plain sizes that were found to differ from what arithmetic gives, for the lower file as it was then.
+  // Plain sizes that arithmetic does not give, for the lower file as it was then. Noted and dropped under `opening_`,
+  // so that none is of a state before a change within the same tick of the clock.
   struct SizeHint {
-    InodeKey key;
     off_t lower_size = 0;
     timespec changed{};
     std::uint64_t plain_size = 0;
   };
   mutable std::mutex hints_mutex_;
   std::atomic<std::size_t> num_hints_{0};
-  std::vector<SizeHint> hints_;
+  struct HashKey {
+    std::size_t operator()(const InodeKey& key) const noexcept {
+      return static_cast<std::size_t>((key.ino ^ (key.dev << 40)) * 0x9e3779b97f4a7c15U);
+    }
+  };
+  std::unordered_map<InodeKey, SizeHint, HashKey> hints_;
 
   // Files written since they were last settled.
   std::mutex unsettled_mutex_;

@@ -58,26 +58,34 @@ void Volume::take_privileges(OpenFile& open, uid_t caller) {
 
 void Volume::drop_privileges(FileHandle& file, uid_t caller) { take_privileges(*file.open, caller); }
 
-// open_regular opens the lower file for reading and writing, or, where that is denied and `write` is not wanted, for
-// reading alone.
+// open_regular opens the lower file for reading and writing, or, where that is denied and not asked for, for reading
+// alone.
 //
 // The kernel has decided by mode and ACL that the caller may open it so. The lower call may still be denied: contents
 // are written by reading first, and mode 0200 or 0100 denies an owner that. Then the owner's own bits are set for the
 // time of the call, on the inode itself (not on a name, which may be exchanged).
-Result<Volume::LowerOpened> Volume::open_regular(const InodeRef& inode, bool write) {
+Result<Volume::LowerOpened> Volume::open_regular(const InodeRef& inode, Access how) {
+  const bool write = how == Access::kWrite;
   const auto checked = [&](Fd fd, bool writable) -> Result<LowerOpened> {
     ECFS_LET(const LowerStat st, stat_at(fd.get(), ""));
     if (!(st.key() == inode->key) || !S_ISREG(st.st.st_mode)) return gone();
     return LowerOpened{std::move(fd), st, writable};
   };
   const auto try_at = [&](int dirfd, const char* name) -> Result<LowerOpened> {
-    bool writable = !options_.read_only && !inode->read_only;
+    if (how == Access::kLook) {
+      if (Result<Fd> quiet = open_at(dirfd, name, O_RDONLY | O_NOATIME | kQuietly)) {
+        return checked(*std::move(quiet), false);
+      }
+    }
+    bool writable = how != Access::kLook && !options_.read_only && !inode->read_only;
     Result<Fd> fd =
         writable ? open_lower(dirfd, name, O_RDWR | kQuietly) : Result<Fd>(Error{Code::kDenied, EROFS, "read-only"});
     if (!fd && is_denied(fd.error()) && !write) {
       Result<Fd> readable = open_lower(dirfd, name, O_RDONLY | kQuietly);
       if (readable) writable = false;
-      if (readable || errno_of(readable.error()) != EACCES) fd = std::move(readable);
+      // Where nothing may be changed the owner's bits stay as they are, too.
+      const bool may_widen = how == Access::kLook && !options_.read_only && !inode->read_only;
+      if (readable || may_widen || errno_of(readable.error()) != EACCES) fd = std::move(readable);
     }
     if (fd) return checked(*std::move(fd), writable);
     return std::move(fd).error();
@@ -103,7 +111,7 @@ Result<std::shared_ptr<OpenFile>> Volume::acquire(const InodeRef& inode, Want wa
     const std::lock_guard lock(opening(*inode));
     return acquire_locked(inode, want, keep_cache);
   }();
-  if (!open) return complain(*inode, std::move(open).error());
+  if (!open) return complain(*inode, std::move(open).error(), true);
   return open;
 }
 
@@ -143,7 +151,7 @@ Result<std::shared_ptr<OpenFile>> Volume::acquire_locked(const InodeRef& inode, 
   }
   if (open) {
     if (want != Want::kRead && !open->file.writable()) {
-      ECFS_LET(LowerOpened lower, open_regular(inode, true));
+      ECFS_LET(LowerOpened lower, open_regular(inode, Access::kWrite));
       const std::unique_lock alone(open->upgrade);
       open->file.upgrade(std::move(lower.fd));
     }
@@ -152,7 +160,7 @@ Result<std::shared_ptr<OpenFile>> Volume::acquire_locked(const InodeRef& inode, 
     return open;
   }
   if (inode->stale) return gone();
-  ECFS_LET(LowerOpened lower, open_regular(inode, want != Want::kRead));
+  ECFS_LET(LowerOpened lower, open_regular(inode, want == Want::kRead ? Access::kRead : Access::kWrite));
   const LowerStat& st = lower.st;
   open = std::make_shared<OpenFile>(*inode, std::move(lower.fd), lower.writable);
   inode->note_mode(st.st.st_mode);
@@ -206,6 +214,11 @@ void Volume::let_go(const InodeRef& inode, const std::shared_ptr<OpenFile>& open
       // The kernel may believe in bytes that never arrived; it learns the size with a new nodeid.
       if (open->lost_write && !options_.shared) table_.retire(*inode);
       if (stores) st = stat_at(open->file.fd(), "");
+      // What is known of its size is of the time before.
+      if (open->changed && st && *st && size != ~std::uint64_t{0} &&
+          format_->plain_size(static_cast<std::uint64_t>((*st)->st.st_size)) != size) {
+        hint_size(**st, size);
+      }
     }
     const std::lock_guard inode_lock(inode->mutex);
     inode->kernel_size = size;

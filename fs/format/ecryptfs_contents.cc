@@ -1,5 +1,7 @@
 #include "fs/format/ecryptfs_contents.h"
 
+#include <fcntl.h>
+#include <sys/statvfs.h>
 #include <syslog.h>
 
 #include <algorithm>
@@ -17,6 +19,7 @@ namespace {
 
 constexpr std::uint64_t kExtent = kEcryptfsExtentBytes;
 constexpr std::uint64_t kChunkBytes = 1U << 20;  // of one lower request
+constexpr std::uint64_t kLongGap = 64U << 20;
 
 Error corrupt(std::string what) { return Error{Code::kCorrupt, EIO, std::move(what)}; }
 Error too_large() { return system_error(EFBIG, "past the largest size of an eCryptfs file"); }
@@ -156,6 +159,7 @@ class EcryptfsContents final : public Immediate {
   Result<std::size_t> read(std::uint64_t offset, MutableByteView out) override;
   Result<std::size_t> write(std::uint64_t offset, ByteView data) override;
   Status truncate(std::uint64_t new_size) override;
+  Status allocate(int mode, std::uint64_t offset, std::uint64_t len) override;
   void drop_keys() noexcept override {
     if (key_) key_->drop_keys();
   }
@@ -168,10 +172,12 @@ class EcryptfsContents final : public Immediate {
   Status load(std::uint64_t from, MutableByteView out);
   Status store(std::uint64_t from, std::uint64_t len, const std::uint8_t* data, std::uint64_t& done);
   Status store_size(std::uint64_t plain_size);
+  Status check_room(std::uint64_t new_size) const;
   Status check_whole() const;
   Status cut_leftover();
   Status begin();
   Status shrink(std::uint64_t new_size);
+  Status grow(std::uint64_t new_size);
 
   std::shared_ptr<const EcryptfsVolume> volume_;
   std::shared_mutex mutex_;                     // guards all below
@@ -269,6 +275,22 @@ Status EcryptfsContents::store_size(std::uint64_t plain_size) {
   return lower_->write_xattr(kEcryptfsXattr.data(), *value);
 }
 
+// check_room says at once that the lower filesystem has no files so large, or no room, where filling the gap with zeros
+// would take long to find out. There are no holes.
+Status EcryptfsContents::check_room(std::uint64_t new_size) const {
+  if (new_size <= size_ || new_size - size_ < kLongGap) return {};
+  // Only trying tells the largest size. What a killed process leaves behind the last extent is ignored.
+  ECFS_LET(const std::uint64_t there, lower_->size());
+  if (lower_size(new_size) > there) {
+    ECFS_TRY(lower_->truncate(lower_size(new_size)));
+    ECFS_TRY(lower_->truncate(there));
+  }
+  struct statvfs st {};
+  if (fstatvfs(lower_->fd(), &st) != 0 || st.f_blocks == 0) return {};  // it is not said
+  if ((new_size - size_) / std::max<std::uint64_t>(st.f_frsize, 1) <= st.f_bavail) return {};
+  return system_error(ENOSPC, "an eCryptfs file has no holes: there is not that much room");
+}
+
 // check_whole has to pass before the file grows: what is missing at its end must not become a hole, which reads as
 // zeros.
 Status EcryptfsContents::check_whole() const {
@@ -313,7 +335,10 @@ Result<std::size_t> EcryptfsContents::write(std::uint64_t offset, ByteView data)
   if (data.empty()) return std::size_t{0};
   if (!key_) ECFS_TRY(begin());
   const std::uint64_t old_size = size_;
-  if (offset + data.size() > old_size) ECFS_TRY(check_whole());
+  if (offset + data.size() > old_size) {
+    ECFS_TRY(check_whole());
+    ECFS_TRY(check_room(offset + data.size()));
+  }
   std::uint64_t done = 0;
   Status status;
   if (offset > size_) {
@@ -358,8 +383,12 @@ Status EcryptfsContents::truncate(std::uint64_t new_size) {
     if (new_size == 0) return {};
   }
   if (new_size == size_) return {};
-  if (new_size < size_) return shrink(new_size);
+  return new_size < size_ ? shrink(new_size) : grow(new_size);
+}
+
+Status EcryptfsContents::grow(std::uint64_t new_size) {
   ECFS_TRY(check_whole());
+  ECFS_TRY(check_room(new_size));
   std::uint64_t done = 0;
   Status status = store(size_, new_size - size_, nullptr, done);
   if (status) status = store_size(new_size);
@@ -369,6 +398,26 @@ Status EcryptfsContents::truncate(std::uint64_t new_size) {
   }
   size_ = new_size;
   return {};
+}
+
+// No holes are made: FALLOC_FL_PUNCH_HOLE, which shall give room back, is not supported.
+Status EcryptfsContents::allocate(int mode, std::uint64_t offset, std::uint64_t len) {
+  const std::unique_lock lock(mutex_);
+  if (damaged_) return damaged();
+  if ((mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_ZERO_RANGE)) != 0) return system_error(EOPNOTSUPP, "fallocate");
+  if (offset > kEcryptfsMaxPlainSize || len > kEcryptfsMaxPlainSize - offset) return too_large();
+  if (!key_) ECFS_TRY(begin());
+  const std::uint64_t end = offset + len;
+  if ((mode & FALLOC_FL_ZERO_RANGE) != 0 && offset < size_) {
+    std::uint64_t done = 0;
+    ECFS_TRY(store(offset, std::min(end, size_) - offset, nullptr, done));
+  }
+  if (end <= size_) return {};
+  if ((mode & FALLOC_FL_KEEP_SIZE) != 0) {
+    const std::uint64_t from = lower_size(size_);
+    return lower_size(end) > from ? lower_->reserve(from, lower_size(end) - from) : Status{};
+  }
+  return grow(end);
 }
 
 Result<std::unique_ptr<Contents>> open_found(std::shared_ptr<const EcryptfsVolume> volume, LowerFile& lower,
@@ -388,6 +437,19 @@ Result<std::unique_ptr<Contents>> open_ecryptfs_contents(std::shared_ptr<const E
   if (plain && volume->passthrough) return std::unique_ptr<Contents>(std::make_unique<PlainContents>(lower));
   if (!found) return std::move(found).error();
   return open_found(std::move(volume), lower, *std::move(found));
+}
+
+Result<std::uint64_t> ecryptfs_stored_size(const EcryptfsVolume& volume, const LowerFile& lower) {
+  const auto found = find_header(lower);
+  if (!found && found.error().code != Code::kCorrupt) return found.error();
+  const bool has_header = found && *found;
+  if (volume.encrypted_view) {
+    ECFS_LET(const std::uint64_t lower_size, lower.size());
+    return lower_size + (has_header && (*found)->place == EcryptfsPlace::kXattr ? kEcryptfsMinHeaderBytes : 0);
+  }
+  if (has_header) return (*found)->header.plain_size;
+  if (found || volume.passthrough) return lower.size();
+  return found.error();
 }
 
 Result<std::unique_ptr<Contents>> open_ecryptfs_to_truncate(std::shared_ptr<const EcryptfsVolume> volume,

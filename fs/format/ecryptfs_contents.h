@@ -42,4 +42,7 @@ Result<std::unique_ptr<Contents>> open_ecryptfs_contents(std::shared_ptr<const E
 Result<std::unique_ptr<Contents>> open_ecryptfs_to_truncate(std::shared_ptr<const EcryptfsVolume> volume,
                                                             LowerFile& lower);
 
+// ecryptfs_stored_size gives the size that the open file would have. It needs no key. kCorrupt: there is no header.
+Result<std::uint64_t> ecryptfs_stored_size(const EcryptfsVolume& volume, const LowerFile& lower);
+
 }  // namespace ecfs::fs

@@ -15,14 +15,16 @@ Error no_such(std::string_view what) {
   return Error{Code::kUnsupported, EOPNOTSUPP, "eCryptfs has no " + std::string(what)};
 }
 
-// derive gives the keys of a mount: that of the contents first.
-Result<EcryptfsKeys> derive(const EcryptfsFormatOptions& options, const Secret& passphrase) {
-  EcryptfsKeys keys;
-  ECFS_LET(EcryptfsKey contents, EcryptfsKey::derive(passphrase, options.salt));
-  keys.all.push_back(std::move(contents));
-  if (options.names == EcryptfsNameKey::kOwn) {
-    ECFS_LET(EcryptfsKey names, EcryptfsKey::derive(passphrase, kEcryptfsNameSalt));
-    keys.all.push_back(std::move(names));
+// keys_of gives the keys of a mount, among which all are that its options name.
+Result<EcryptfsKeys> keys_of(const EcryptfsFormatOptions& options, const Secret& packed) {
+  ECFS_LET(EcryptfsKeys keys, EcryptfsKeys::parse(packed));
+  for (const EcryptfsSignature& signature : options.signatures) ECFS_TRY(keys.find(signature));
+  if (options.name_signature) ECFS_TRY(keys.find(*options.name_signature));
+  if (options.named_keys_only) {
+    std::erase_if(keys.all, [&](const EcryptfsKey& key) {
+      const auto& all = options.signatures;
+      return key.signature != options.name_signature && std::find(all.begin(), all.end(), key.signature) == all.end();
+    });
   }
   return keys;
 }
@@ -30,16 +32,14 @@ Result<EcryptfsKeys> derive(const EcryptfsFormatOptions& options, const Secret& 
 class EcryptfsFormat final : public Format {
  public:
   EcryptfsFormat(const EcryptfsFormatOptions& options, std::shared_ptr<EcryptfsVolume> volume)
-      : options_(options), volume_(std::move(volume)) {
-    for (const EcryptfsKey& key : volume_->keys.all) signatures_.push_back(key.signature);
-  }
+      : options_(options), volume_(std::move(volume)) {}
 
   // make_names takes the present keys into use.
   Status make_names() {
-    if (options_.names == EcryptfsNameKey::kNone || options_.encrypted_view) return {};
+    if (!options_.name_signature || options_.encrypted_view) return {};
     ECFS_LET(EcryptfsNames names,
              EcryptfsNames::make(volume_->keys, volume_->ciphers, options_.name_cipher.value_or(options_.cipher),
-                                 signatures_.back()));
+                                 *options_.name_signature));
     names_.emplace(std::move(names));
     return {};
   }
@@ -107,6 +107,9 @@ class EcryptfsFormat final : public Format {
   std::optional<std::size_t> xattr_value_size(std::size_t lower_len) const override { return lower_len; }
 
   std::optional<std::uint64_t> plain_size(std::uint64_t) const override { return std::nullopt; }
+  Result<std::uint64_t> stored_size(const LowerFile& lower) const override {
+    return ecryptfs_stored_size(*volume_, lower);
+  }
   bool empty_files_have_header() const noexcept override { return true; }
   Result<std::unique_ptr<Contents>> open_contents(LowerFile& lower) const override {
     return open_ecryptfs_contents(volume_, lower);
@@ -120,14 +123,13 @@ class EcryptfsFormat final : public Format {
     if (names_) names_->drop_keys();
   }
   Status restore_keys(const Secret& volume_key) override {
-    ECFS_LET(EcryptfsKeys keys, derive(options_, volume_key));
-    const auto same = [](const EcryptfsKey& key, const EcryptfsSignature& signature) {
-      return key.signature == signature;
-    };
-    if (!std::equal(keys.all.begin(), keys.all.end(), signatures_.begin(), signatures_.end(), same)) {
-      return Error{Code::kWrongKey, 0, "a passphrase with other signatures"};
+    Result<EcryptfsKeys> keys = keys_of(options_, volume_key);
+    if (!keys) {
+      const bool another = keys.error().code == Code::kNoKey || keys.error().code == Code::kInvalid;
+      if (another) return Error{Code::kWrongKey, 0, keys.error().what};
+      return std::move(keys).error();
     }
-    volume_->keys = std::move(keys);
+    volume_->keys = *std::move(keys);
     Status status = make_names();
     if (!status) drop_keys();
     return status;
@@ -136,27 +138,27 @@ class EcryptfsFormat final : public Format {
  private:
   EcryptfsFormatOptions options_;
   std::shared_ptr<EcryptfsVolume> volume_;
-  std::vector<EcryptfsSignature> signatures_;  // of the keys: contents first, names last
-  std::optional<EcryptfsNames> names_;         // nothing: names stand as they are
+  std::optional<EcryptfsNames> names_;  // nothing: names stand as they are
 };
 
 }  // namespace
 
-Result<std::unique_ptr<Format>> make_ecryptfs_format(const EcryptfsFormatOptions& options, const Secret& passphrase) {
-  ECFS_LET(EcryptfsKeys keys, derive(options, passphrase));
+Result<std::unique_ptr<Format>> make_ecryptfs_format(const EcryptfsFormatOptions& options, const Secret& packed_keys) {
+  if (options.signatures.empty()) return Error{Code::kInvalid, EINVAL, "an eCryptfs mount needs a signature"};
+  ECFS_LET(EcryptfsKeys keys, keys_of(options, packed_keys));
   ECFS_LET(EcryptfsCiphers ciphers, EcryptfsCiphers::fetch());
-  const EcryptfsSignature contents = keys.all.front().signature;
-  // What new files would be made with has to be there now, not at the first file.
-  ECFS_TRY(make_ecryptfs_file_key(keys, ciphers, options.cipher, {&contents, 1}));
-  auto volume =
-      std::make_shared<EcryptfsVolume>(EcryptfsVolume{.keys = std::move(keys),
-                                                      .ciphers = std::move(ciphers),
-                                                      .cipher = options.cipher,
-                                                      .signatures = {contents},
-                                                      .encrypted_names = options.names != EcryptfsNameKey::kNone,
-                                                      .place = options.place,
-                                                      .passthrough = options.passthrough,
-                                                      .encrypted_view = options.encrypted_view});
+  // What new files would be made with has to be there now, not at the first file; and they have to fit in a header.
+  EcryptfsHeader header;
+  ECFS_LET(header.keys, make_ecryptfs_file_key(keys, ciphers, options.cipher, options.signatures));
+  ECFS_TRY(build_ecryptfs_header(header, options.place));
+  auto volume = std::make_shared<EcryptfsVolume>(EcryptfsVolume{.keys = std::move(keys),
+                                                                .ciphers = std::move(ciphers),
+                                                                .cipher = options.cipher,
+                                                                .signatures = options.signatures,
+                                                                .encrypted_names = options.name_signature.has_value(),
+                                                                .place = options.place,
+                                                                .passthrough = options.passthrough,
+                                                                .encrypted_view = options.encrypted_view});
   auto format = std::make_unique<EcryptfsFormat>(options, std::move(volume));
   ECFS_TRY(format->make_names());
   return std::unique_ptr<Format>(std::move(format));

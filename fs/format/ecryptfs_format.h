@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "fs/format/ecryptfs_keys.h"
 #include "fs/format/format.h"
@@ -11,25 +12,20 @@
 
 namespace ecfs::fs {
 
-enum class EcryptfsNameKey {
-  kNone,         // names stand as they are
-  kOwn,          // the passphrase with the salt for names
-  kContentsKey,  // the key of the contents
-};
-
 struct EcryptfsFormatOptions {
-  EcryptfsSalt salt = kEcryptfsContentSalt;
-  EcryptfsCipher cipher{7, 16};  // of files that are made
-  EcryptfsNameKey names = EcryptfsNameKey::kOwn;
-  std::optional<EcryptfsCipher> name_cipher;  // if it is another
+  std::vector<EcryptfsSignature> signatures;        // of the keys that files are made with; at least one
+  std::optional<EcryptfsSignature> name_signature;  // of the key of names; none: names stand as they are
+  EcryptfsCipher cipher{7, 16};                     // of files that are made
+  std::optional<EcryptfsCipher> name_cipher;        // if it is another
   EcryptfsPlace place = EcryptfsPlace::kFile;
+  bool named_keys_only = false;  // other keys are not used
   bool passthrough = false;
   bool encrypted_view = false;  // names and contents as they lie below, read only
 };
 
-// make_ecryptfs_format derives the keys from the mount passphrase, which is not kept. There is nothing to check them by
-// but the files: Format::restore_keys is kWrongKey for a passphrase with other signatures. kUnsupported: a cipher that
-// is not there.
-Result<std::unique_ptr<Format>> make_ecryptfs_format(const EcryptfsFormatOptions& options, const Secret& passphrase);
+// make_ecryptfs_format takes the keys as EcryptfsKeys::pack gives them: those that the options name (kNoKey if one is
+// missing), and others, with which files are read that name them. Format::restore_keys takes the same, and is kWrongKey
+// if one that the options name is missing. kUnsupported: a cipher that is not there.
+Result<std::unique_ptr<Format>> make_ecryptfs_format(const EcryptfsFormatOptions& options, const Secret& packed_keys);
 
 }  // namespace ecfs::fs

@@ -65,6 +65,35 @@ Result<const EcryptfsKey*> EcryptfsKeys::find(const EcryptfsSignature& signature
   return Error{Code::kNoKey, ENOKEY, "no key with the signature " + to_hex(signature)};
 }
 
+constexpr std::size_t kPackedBytes = sizeof(EcryptfsSalt) + wrap::kEcryptfsKeyBytes;
+
+Result<Secret> EcryptfsKeys::pack() const {
+  if (all.size() > kEcryptfsMaxKeys) return Error{Code::kInvalid, EINVAL, "more than 64 eCryptfs keys"};
+  ECFS_LET(Secret packed, Secret::of_size(all.size() * kPackedBytes));
+  auto at = packed.reveal_mutable().begin();
+  for (const EcryptfsKey& key : all) {
+    at = std::copy(key.salt.begin(), key.salt.end(), at);
+    at = std::copy(key.key.reveal().begin(), key.key.reveal().end(), at);
+  }
+  return packed;
+}
+
+Result<EcryptfsKeys> EcryptfsKeys::parse(const Secret& packed) {
+  const ByteView bytes = packed.reveal();
+  if (bytes.size() % kPackedBytes != 0 || bytes.size() / kPackedBytes > kEcryptfsMaxKeys) {
+    return Error{Code::kInvalid, EINVAL, "these are no eCryptfs keys"};
+  }
+  EcryptfsKeys keys;
+  for (std::size_t at = 0; at < bytes.size(); at += kPackedBytes) {
+    EcryptfsKey key;
+    std::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(at), key.salt.size(), key.salt.begin());
+    ECFS_LET(key.key, Secret::copy_of(bytes.subspan(at + key.salt.size(), wrap::kEcryptfsKeyBytes)));
+    ECFS_LET(key.signature, wrap::ecryptfs_signature(key.key.reveal()));
+    keys.all.push_back(std::move(key));
+  }
+  return keys;
+}
+
 Result<EcryptfsCipher> EcryptfsCipher::by_name(std::string_view name, std::size_t key_bytes) {
   bool known = false;
   for (const CipherRow& row : kCiphers) {

@@ -37,7 +37,13 @@ using wrap::kEcryptfsNameSalt;
 struct EcryptfsKeys {
   std::vector<EcryptfsKey> all;
   [[nodiscard]] Result<const EcryptfsKey*> find(const EcryptfsSignature& signature) const;
+
+  // pack and parse: how they travel to the server of a mount, each as its salt and its 64 bytes; at most 64 keys
+  // (kInvalid). Signatures do not travel: they follow from the keys.
+  [[nodiscard]] Result<Secret> pack() const;
+  static Result<EcryptfsKeys> parse(const Secret& packed);
 };
+constexpr std::size_t kEcryptfsMaxKeys = 64;
 
 // EcryptfsCipher is a cipher with its key length, as files and names say it.
 struct EcryptfsCipher {

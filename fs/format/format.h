@@ -119,8 +119,13 @@ class Format {
   [[nodiscard]] virtual Result<Bytes> decode_xattr_value(std::string_view name, ByteView lower_value) const = 0;
   [[nodiscard]] virtual std::optional<std::size_t> xattr_value_size(std::size_t lower_len) const = 0;
 
-  // Sizes and contents. plain_size by arithmetic from the lower size (nullopt: the format must open the file to know).
+  // Sizes and contents. plain_size by arithmetic from the lower size (nullopt: it stands in the file, and stored_size
+  // finds it there, without a key).
   [[nodiscard]] virtual std::optional<std::uint64_t> plain_size(std::uint64_t lower_size) const = 0;
+  [[nodiscard]] virtual Result<std::uint64_t> stored_size(const LowerFile& lower) const {
+    ECFS_LET(const std::uint64_t lower_size, lower.size());
+    return plain_size(lower_size).value_or(lower_size);
+  }
   // open_contents reads and checks the header: kCorrupt (EIO) if it fails. `lower` outlives the Contents.
   // open_contents_to_truncate is for O_TRUNC and truncation to 0, which need no valid header, and for a lower file just
   // made: truncate(0) comes next and writes the header that an empty file has if empty_files_have_header() (without it

@@ -8,6 +8,7 @@
 #include <csignal>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "fs/fuse/link.h"
 #include "fs/fuse/server.h"
@@ -15,6 +16,7 @@
 #include "fs/fuse/variant.h"
 #include "wrap/base/log.h"
 #include "wrap/base/secret.h"
+#include "wrap/ecryptfs_token.h"
 #include "wrap/mount.h"
 
 namespace ecfs::fs {
@@ -22,7 +24,30 @@ namespace {
 
 bool is_open(int fd) { return fcntl(fd, F_SETFD, FD_CLOEXEC) == 0; }
 
-int run(bool foreground) {
+// What stands on the command line.
+struct Arguments {
+  bool foreground = false;
+  std::vector<wrap::EcryptfsSignature> unlink;  // keys that leave the keyring with the mount
+};
+
+Result<Arguments> parse(int argc, char** argv) {
+  constexpr std::string_view kUnlink = "--unlink=";
+  Arguments out;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view arg = argv[i];
+    if (arg == "--foreground") {
+      out.foreground = true;
+    } else if (arg.starts_with(kUnlink)) {
+      ECFS_LET(const auto signature, wrap::parse_ecryptfs_signature(arg.substr(kUnlink.size())));
+      out.unlink.push_back(signature);
+    } else {
+      return Error{Code::kInvalid, EINVAL, "unknown argument"};
+    }
+  }
+  return out;
+}
+
+int run(const Arguments& args) {
   if (!is_open(wrap::kMountdRequestFd) || !is_open(wrap::kMountdLowerFd) || !is_open(wrap::kMountdReadyFd)) {
     log_line(LOG_ERR, "this program is started by `ecfs mount` and at login, not by hand");
     return 2;
@@ -32,7 +57,7 @@ int run(bool foreground) {
   start.lower.reset(wrap::kMountdLowerFd);
   start.ready.reset(wrap::kMountdReadyFd);
   if (is_open(wrap::kMountdFuseFd)) start.fuse.reset(wrap::kMountdFuseFd);
-  start.foreground = foreground;
+  start.foreground = args.foreground;
   if (chdir("/") != 0) log_line(LOG_WARNING, "cannot go to /: the present directory stays busy");
   umask(0);
   std::signal(SIGPIPE, SIG_IGN);
@@ -64,18 +89,22 @@ int run(bool foreground) {
   }
   // Nothing of it stays here: the connection would outlive its server, and the reader of `ready` wait for us.
   for (Fd* fd : {&start.request, &start.lower, &start.ready, &start.fuse, &link->server}) fd->reset();
-  return supervise(server, std::move(link->supervisor), signals);
+  const int status = supervise(server, std::move(link->supervisor), signals);
+  for (const wrap::EcryptfsSignature& signature : args.unlink) {
+    if (Status done = wrap::drop_ecryptfs_token(signature); !done) log_line(LOG_WARNING, done.error().what);
+  }
+  return status;
 }
 
 }  // namespace
 }  // namespace ecfs::fs
 
 int main(int argc, char** argv) {
-  const bool foreground = argc == 2 && std::string_view(argv[1]) == "--foreground";
-  ecfs::log_open("ecfs-mountd", foreground ? ecfs::LogTo::kStderr : ecfs::LogTo::kSyslog);
-  if (argc > 1 && !foreground) {
-    ecfs::log_line(LOG_ERR, "unknown argument");
+  const auto args = ecfs::fs::parse(argc, argv);
+  ecfs::log_open("ecfs-mountd", args && args->foreground ? ecfs::LogTo::kStderr : ecfs::LogTo::kSyslog);
+  if (!args) {
+    ecfs::log_line(LOG_ERR, args.error().what);
     return 2;
   }
-  return ecfs::fs::run(foreground);
+  return ecfs::fs::run(*args);
 }

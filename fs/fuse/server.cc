@@ -16,6 +16,7 @@
 #include <string_view>
 #include <utility>
 
+#include "fs/format/ecryptfs_format.h"
 #include "fs/format/native_format.h"
 #include "fs/fuse/idle.h"
 #include "fs/fuse/kernel_io.h"
@@ -203,6 +204,7 @@ Result<Session> make_session(const wrap::MountRequest& request, bool mounted, bo
     add_option(args, "subtype=ecfs,default_permissions,nosuid,nodev");
     if (read_only) add_option(args, "ro");
     if (request.options.no_atime) add_option(args, "noatime");
+    if (request.options.no_exec) add_option(args, "noexec");
     if (request.options.allow_other) add_option(args, "allow_other");
   }
   fuse_set_log_func(keep_fuse_message);
@@ -257,24 +259,52 @@ Status keep_secrets(bool may_hibernate) {
 
 // The request is read here and its key ends here: what is left afterwards are the format's derived keys.
 struct Opened {
-  wrap::MountRequest request;  // without its key
-  wrap::VolumeFile file;
+  wrap::MountRequest request;            // without its key
+  std::optional<wrap::VolumeFile> file;  // none of an eCryptfs tree
+  wrap::VolumeId id{};
   std::unique_ptr<Volume> volume;
   bool read_only = false;
 };
+// OpenSSL's legacy provider, a file, is loaded here, before the server is confined.
+Result<std::unique_ptr<Format>> open_ecryptfs(const wrap::EcryptfsOptions& o, const Secret& keys) {
+  EcryptfsFormatOptions options;
+  options.signatures = o.signatures;
+  options.name_signature = o.name_signature;
+  ECFS_LET(options.cipher, EcryptfsCipher::by_name(o.cipher, o.key_bytes));
+  if (!o.name_cipher.empty() || o.name_key_bytes != 0) {
+    ECFS_LET(options.name_cipher, EcryptfsCipher::by_name(o.name_cipher.empty() ? o.cipher : o.name_cipher,
+                                                          o.name_key_bytes == 0 ? o.key_bytes : o.name_key_bytes));
+  }
+  options.place = o.xattr_metadata ? EcryptfsPlace::kXattr : EcryptfsPlace::kFile;
+  options.named_keys_only = o.named_keys_only;
+  options.passthrough = o.passthrough.value_or(false);
+  options.encrypted_view = o.encrypted_view;
+  return make_ecryptfs_format(options, keys);
+}
+
 Result<Opened> open_volume(const Fd& request_fd, Fd lower, bool foreground) {
   Opened out;
   raise_limits();
   ECFS_LET(out.request, wrap::receive_mount_request(request_fd.get()));
   wrap::MountRequest& request = out.request;
   ECFS_TRY(keep_secrets(request.options.hibernate));
-  ECFS_LET(out.file, wrap::parse_volume_file(request.volume_file));
-  const wrap::VolumeHeader& header = out.file.header;
-  ECFS_TRY(wrap::verify_volume_file(out.file, request.key));
-  ECFS_LET(auto format, make_native_format({header, request.options.unsealed_report}, request.key));
-  request.key.clear();
+  std::unique_ptr<Format> format;
   VolumeOptions options;
-  out.read_only = options.read_only = request.options.read_only || header.must_be_read_only();
+  options.read_only = request.options.read_only;
+  if (const auto& ecryptfs = request.options.ecryptfs; ecryptfs) {
+    ECFS_LET(format, open_ecryptfs(*ecryptfs, request.key));
+    ECFS_LET(out.id, wrap::ecryptfs_mount_id(lower.get()));
+    if (ecryptfs->encrypted_view) options.read_only = true;
+  } else {
+    ECFS_LET(out.file, wrap::parse_volume_file(request.volume_file));
+    const wrap::VolumeHeader& header = out.file->header;
+    ECFS_TRY(wrap::verify_volume_file(*out.file, request.key));
+    ECFS_LET(format, make_native_format({header, request.options.unsealed_report}, request.key));
+    out.id = header.id;
+    if (header.must_be_read_only()) options.read_only = true;
+  }
+  request.key.clear();
+  out.read_only = options.read_only;
   options.show_conflicts = request.options.show_conflicts;
   options.shared = request.options.shared;
   options.no_atime = request.options.no_atime;
@@ -322,8 +352,14 @@ Status run(ServerStart& start) {
   ECFS_TRY(mount_session(session.get(), mounted ? "/dev/fd/" + std::to_string(start.fuse.get()) : mountpoint));
   (void)start.fuse.release();  // the session has it
   ECFS_TRY(use_kernel_io(session.get()));
-  (void)say(start.link.get(), Say::kVolume, as_text(opened.file.header.id));
-  ECFS_LET(auto suspension, Suspension::make({&server, std::move(opened.file), options.suspend, start.link.get()}));
+  (void)say(start.link.get(), Say::kVolume, as_text(opened.id));
+  std::vector<wrap::EcryptfsSignature> signatures;
+  if (options.ecryptfs) {
+    signatures = options.ecryptfs->signatures;
+    if (options.ecryptfs->name_signature) signatures.push_back(*options.ecryptfs->name_signature);
+  }
+  ECFS_LET(auto suspension, Suspension::make({&server, std::move(opened.file), std::move(signatures), options.suspend,
+                                              start.link.get()}));
   ECFS_TRY(confine_server(options, lower_dir.get()));
 
   opened.volume->start();

@@ -52,13 +52,14 @@ Result<wrap::MountState> Suspension::obey(int connection) {
     ECFS_TRY(server.gate.close(kRequestsMs, [&] { return server.volume->drop_keys(server.files.all()); }));
     if (was_open) log_line(LOG_INFO, "suspended: the keys were wiped");
   } else if (request.command == wrap::Command::kResume && !server.gate.is_open()) {
-    if (!wrap::verify_volume_file(of_.file, request.key)) {
+    // The keys of an eCryptfs mount are told by their signatures, when they are given back.
+    if (of_.file && !wrap::verify_volume_file(*of_.file, request.key)) {
       return Error{Code::kWrongKey, 0, "the key is not this volume's"};
     }
     ECFS_TRY(server.gate.open(kRequestsMs, [&] { return server.volume->restore_keys(request.key); }));
     log_line(LOG_INFO, "resumed");
   }
-  return wrap::MountState{!server.gate.is_open(), of_.wanted};
+  return wrap::MountState{!server.gate.is_open(), of_.wanted, of_.signatures};
 }
 
 }  // namespace ecfs::fs

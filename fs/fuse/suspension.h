@@ -3,7 +3,9 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <thread>
+#include <vector>
 
 #include "fs/fuse/ops.h"
 #include "wrap/base/fd.h"
@@ -17,9 +19,10 @@ class Suspension {
  public:
   struct Of {
     Server* server = nullptr;
-    wrap::VolumeFile file;  // verified: what a key has to fit
-    bool wanted = false;    // mount option suspend
-    int link = -1;          // to the supervisor
+    std::optional<wrap::VolumeFile> file;             // of a native volume, verified: what a key has to fit
+    std::vector<wrap::EcryptfsSignature> signatures;  // of an eCryptfs mount: the keys that it needs
+    bool wanted = false;                              // mount option suspend
+    int link = -1;                                    // to the supervisor
   };
   // `server` and `link` outlive it. make takes what it needs of the system, start only a thread.
   static Result<std::unique_ptr<Suspension>> make(Of of);

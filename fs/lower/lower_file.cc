@@ -10,6 +10,8 @@
 #include <cerrno>
 #include <limits>
 
+#include "fs/lower/lower_dir.h"
+
 namespace ecfs::fs {
 namespace {
 
@@ -147,17 +149,39 @@ Result<std::uint64_t> LowerFile::next_hole(std::uint64_t offset) const {
   return static_cast<std::uint64_t>(at);
 }
 
+// Attributes are allowed by the file's mode as it is, not by how the file was opened.
+template <class Call>
+void LowerFile::with_owner_access(mode_t want, Call&& call) const {
+  struct stat st {};
+  if (fstat(fd_.get(), &st) != 0) return;
+  const OwnerAccess access(fd_.get(), st, want);
+  call();
+}
+
 Result<std::optional<Bytes>> LowerFile::read_xattr(const char* name) const {
   Bytes value(XATTR_SIZE_MAX);
-  const ssize_t len = ::fgetxattr(fd_.get(), name, value.data(), value.size());
-  if (len < 0 && (errno == ENODATA || errno == EOPNOTSUPP)) return std::optional<Bytes>();
-  if (len < 0) return system_error(errno, "read an attribute of lower file");
+  int err = 0;
+  ssize_t len = -1;
+  const auto read = [&] {
+    len = ::fgetxattr(fd_.get(), name, value.data(), value.size());
+    err = len < 0 ? errno : 0;
+  };
+  read();
+  if (err == EACCES) with_owner_access(S_IRUSR, read);
+  if (err == ENODATA || err == EOPNOTSUPP) return std::optional<Bytes>();
+  if (err != 0) return system_error(err, "read an attribute of lower file");
   value.resize(static_cast<std::size_t>(len));
   return std::optional<Bytes>(std::move(value));
 }
 
 Status LowerFile::write_xattr(const char* name, ByteView value) {
-  return retry("write an attribute of lower file", [&] { return sys_fsetxattr(name, value); });
+  Status done;
+  const auto write = [&] {
+    done = retry("write an attribute of lower file", [&] { return sys_fsetxattr(name, value); });
+  };
+  write();
+  if (!done && done.error().sys_errno == EACCES) with_owner_access(S_IWUSR, write);
+  return done;
 }
 
 void LowerFile::advise_willneed(std::uint64_t offset, std::uint64_t len) const noexcept {

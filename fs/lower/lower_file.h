@@ -55,7 +55,8 @@ class LowerFile {
   [[nodiscard]] Result<std::uint64_t> next_data(std::uint64_t offset) const;
   [[nodiscard]] Result<std::uint64_t> next_hole(std::uint64_t offset) const;
   // read_xattr gives an extended attribute, or nothing if the file or its filesystem has none such; write_xattr makes
-  // or replaces it whole.
+  // or replaces it whole. Where the file's mode denies its owner that, it is widened for the time of the call: nobody
+  // else may change it meanwhile.
   [[nodiscard]] Result<std::optional<Bytes>> read_xattr(const char* name) const;
   Status write_xattr(const char* name, ByteView value);
   // advise_willneed asks the kernel to read ahead.
@@ -72,6 +73,9 @@ class LowerFile {
   virtual int sys_fsetxattr(const char* name, ByteView value);
 
  private:
+  template <class Call>
+  void with_owner_access(mode_t want, Call&& call) const;
+
   Fd fd_;
   bool writable_;
 };

@@ -226,7 +226,8 @@ TEST(EcryptfsContents, EmptyFilesAndLimits) {
   EXPECT_EQ(need(lower.size()), 0U) << "reading makes no header";
   EXPECT_EQ(errno_of(contents->truncate(kEcryptfsMaxPlainSize + 1).error()), EFBIG);
   EXPECT_EQ(errno_of(contents->write(kEcryptfsMaxPlainSize, byte).error()), EFBIG);
-  EXPECT_EQ(errno_of(contents->allocate(0, 0, 10).error()), EOPNOTSUPP);
+  EXPECT_EQ(errno_of(contents->allocate(0, kEcryptfsMaxPlainSize, 10).error()), EFBIG);
+  EXPECT_EQ(need(lower.size()), 0U);
   EXPECT_TRUE(contents->truncate(0));
   EXPECT_EQ(need(lower.size()), 8192U);
   EXPECT_TRUE(contents->truncate(5000));
@@ -237,6 +238,72 @@ TEST(EcryptfsContents, EmptyFilesAndLimits) {
   contents->drop_keys();
   EXPECT_EQ(contents->read(0, byte).error().code, Code::kNoKey);
   EXPECT_EQ(contents->write(0, byte).error().code, Code::kNoKey);
+}
+
+TEST(EcryptfsContents, RoomIsMadeOfZeros) {
+  const auto volume = make_volume();
+  LowerFile lower(memory_file(), true);
+  const auto contents = need(open_ecryptfs_contents(volume, lower));
+  std::mt19937_64 random(6);
+  Bytes plain = random_bytes(random, 10000);
+  EXPECT_EQ(need(contents->write(0, plain)), plain.size());
+  const auto zero = [&](std::size_t from, std::size_t to) {
+    std::fill(plain.data() + from, plain.data() + to, std::uint8_t{0});
+  };
+  constexpr int kKeep = FALLOC_FL_KEEP_SIZE;
+  for (const int mode : {FALLOC_FL_PUNCH_HOLE | kKeep, FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE}) {
+    EXPECT_EQ(errno_of(contents->allocate(mode, 0, 4096).error()), EOPNOTSUPP);
+  }
+  EXPECT_TRUE(contents->allocate(FALLOC_FL_ZERO_RANGE | kKeep, 3000, 5000));
+  zero(3000, 8000);
+  EXPECT_EQ(need(read_all(*contents)), plain);
+  EXPECT_TRUE(contents->allocate(FALLOC_FL_ZERO_RANGE | kKeep, 9999, 100000));
+  zero(9999, 10000);
+  EXPECT_EQ(need(read_all(*contents)), plain);
+  EXPECT_TRUE(contents->allocate(kKeep, 5000, 100000));
+  EXPECT_EQ(need(read_all(*contents)), plain);
+  EXPECT_TRUE(contents->allocate(0, 9000, 11000));
+  plain.resize(20000);
+  EXPECT_EQ(need(read_all(*contents)), plain);
+  EXPECT_TRUE(contents->allocate(FALLOC_FL_ZERO_RANGE, 15000, 10000));
+  plain.resize(25000);
+  EXPECT_EQ(need(read_all(*contents)), plain);
+  EXPECT_EQ(need(lower.size()), 8192U + 7 * 4096);
+  EXPECT_EQ(need(read_all(*need(open_ecryptfs_contents(volume, lower)))), plain);
+}
+
+TEST(EcryptfsContents, WhatCannotBeFilledIsRefusedAtOnce) {
+  const auto volume = make_volume();
+  LowerFile lower(Fd(::open(".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600)), true);  // a disk has an end
+  ASSERT_GE(lower.fd(), 0);
+  const auto contents = need(open_ecryptfs_contents(volume, lower));
+  EXPECT_EQ(need(contents->write(0, as_bytes("text"))), 4U);
+  const auto is_refusal = [](const Error& error) { return errno_of(error) == EFBIG || errno_of(error) == ENOSPC; };
+  EXPECT_TRUE(is_refusal(contents->truncate(std::uint64_t{1} << 60).error()));
+  EXPECT_TRUE(is_refusal(contents->write(std::uint64_t{1} << 60, as_bytes("x")).error()));
+  EXPECT_TRUE(is_refusal(contents->allocate(0, 0, std::uint64_t{1} << 60).error()));
+  EXPECT_EQ(need(lower.size()), 8192U + 4096);
+  EXPECT_EQ(as_text(need(read_all(*contents))), "text");
+}
+
+TEST(EcryptfsContents, SizesNeedNoKey) {
+  const auto volume = make_volume();
+  LowerFile lower(memory_file(), true);
+  const auto size = [&] { return ecryptfs_stored_size(*volume, lower); };
+  EXPECT_EQ(need(size()), 0U);
+  {
+    const auto contents = need(open_ecryptfs_contents(volume, lower));
+    EXPECT_EQ(need(contents->write(0, Bytes(5000))), 5000U);
+  }
+  volume->keys.all.clear();
+  EXPECT_EQ(need(size()), 5000U);
+  volume->encrypted_view = true;
+  EXPECT_EQ(need(size()), 8192U + 2 * 4096);
+  volume->encrypted_view = false;
+  LowerFile plain(memory_file(as_bytes("no header at all, but longer than 26 bytes")), true);
+  EXPECT_EQ(ecryptfs_stored_size(*volume, plain).error().code, Code::kCorrupt);
+  volume->passthrough = true;
+  EXPECT_EQ(need(ecryptfs_stored_size(*volume, plain)), 42U);
 }
 
 TEST(EcryptfsContents, MetadataInAnAttribute) {

@@ -23,19 +23,17 @@ bool has_option(const EcryptfsCase& c, const std::string& option) {
 
 Result<std::unique_ptr<Format>> format_of(const EcryptfsCase& c, bool view = false) {
   EcryptfsFormatOptions options;
-  options.salt = hex_array<8>(c.manifest.at("salt").get<std::string>());
   options.cipher =
       need(EcryptfsCipher::by_name(c.manifest.at("cipher").get<std::string>(), c.manifest.at("key_bytes")));
+  const EcryptfsKeys keys = c.keys();
+  options.signatures = {keys.all.front().signature};
   const std::string fnek = c.manifest.value("fnek", "");
-  options.names = fnek == "default" ? EcryptfsNameKey::kOwn
-                  : fnek == "same"  ? EcryptfsNameKey::kContentsKey
-                                    : EcryptfsNameKey::kNone;
+  if (!fnek.empty()) options.name_signature = (fnek == "default" ? keys.all.back() : keys.all.front()).signature;
   options.name_cipher = c.name_cipher();
   options.passthrough = has_option(c, "ecryptfs_passthrough");
   options.place = has_option(c, "ecryptfs_xattr_metadata") ? EcryptfsPlace::kXattr : EcryptfsPlace::kFile;
   options.encrypted_view = view;
-  const std::string passphrase = c.manifest.at("passphrase");
-  return make_ecryptfs_format(options, need(Secret::copy_of(as_bytes(passphrase))));
+  return make_ecryptfs_format(options, need(keys.pack()));
 }
 
 // The lower file of an entry: in memory, or on the disk of the test if it has an attribute.
@@ -169,8 +167,10 @@ TEST(EcryptfsVectors, KeysDroppedAndRestored) {
     EXPECT_EQ(format->encode_name({}, "a name").error().code, Code::kNoKey);
     EXPECT_EQ(format->restore_keys(need(Secret::copy_of(as_bytes("another")))).error().code, Code::kWrongKey);
     EXPECT_EQ(format->decode_name({}, lower).error().code, Code::kNoKey);
-    const std::string passphrase = c.manifest.at("passphrase");
-    EXPECT_TRUE(format->restore_keys(need(Secret::copy_of(as_bytes(passphrase)))));
+    EcryptfsKeys few = c.keys();
+    few.all.pop_back();
+    EXPECT_EQ(format->restore_keys(need(few.pack())).error().code, Code::kWrongKey);
+    EXPECT_TRUE(format->restore_keys(need(c.keys().pack())));
     EXPECT_EQ(need(format->decode_name({}, lower)), "a name");
   }
 }
