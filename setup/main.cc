@@ -43,7 +43,7 @@ std::vector<std::string> from_mount_helper(const std::vector<std::string>& args)
 // The command line without the program's name, as if it had been called as `ecfs COMMAND …`.
 std::vector<std::string> arguments(const std::string& called_as, std::vector<std::string> args) {
   const std::string name = base_name(called_as);
-  if (name == "mount.ecfs") return from_mount_helper(args);
+  if (name == "mount.ecfs" || name == "mount.fuse.ecfs") return from_mount_helper(args);
   if (name.starts_with("ecfs-")) args.insert(args.begin(), name.substr(5));
   return args;
 }

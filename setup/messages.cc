@@ -20,7 +20,9 @@ int exit_code_of(Code code) noexcept {
 std::string hint_of(const Error& error) {
   switch (error.code) {
     case Code::kNoKey: return "Open it first: ecfs mount-private";
-    case Code::kWrongKey: return "Try again, or give the recovery key at the same question.";
+    case Code::kWrongKey:
+      if (error.sys_errno == EKEYREJECTED) return "Try again: nothing but its passphrase opens an eCryptfs tree.";
+      return "Try again, or give the recovery key at the same question.";
     case Code::kCorrupt:
       return "Restore the damaged file from a backup. A volume's header has copies: LOWER/.ecfs-volume and "
              ".ecfs-volume.bak,\n"

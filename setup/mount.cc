@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "setup/command.h"
+#include "setup/ecryptfs.h"
 #include "setup/mounting.h"
 #include "setup/suspending.h"
 #include "setup/ui.h"
@@ -43,7 +44,8 @@ Result<int> stay(Child& server) {
   return status == 0 ? 0 : 1;
 }
 
-// Takes passphrase-file=F, which is meant for us and not for the server, out of the options (fstab has no other place).
+// Takes passphrase-file=F, which is meant for us and not for the server, out of the options (fstab has no other place),
+// and splits the others into one each.
 void take_passphrase_file(Options& o) {
   std::vector<std::string> rest;
   for (const std::string& list : o.mount_options) {
@@ -62,8 +64,37 @@ void take_passphrase_file(Options& o) {
   o.mount_options = std::move(rest);
 }
 
+Result<int> done(const Options& o, const VolumeRef& volume, Child& server) {
+  if (!o.quiet) say(volume.shown() + " is open at " + o.mountpoint + (o.foreground ? "; Ctrl-C unmounts it" : ""));
+  if (o.foreground) return stay(server);
+  return 0;
+}
+
+Result<int> run_ecryptfs(const Options& o, MountJob job, const EcryptfsWords& words) {
+  const VolumeRef& volume = *job.volume;
+  if (o.unlock.recovery) {
+    return Error{Code::kInvalid, 0, volume.shown() + " is an eCryptfs tree: it has no recovery key but its passphrase"};
+  }
+  if (o.fake) {
+    ECFS_TRY(check_fuse());
+    ECFS_TRY(check_not_mounted(volume.lower_path));
+    ECFS_TRY(check_mountpoint(o.mountpoint, volume.lower_path));
+    return 0;
+  }
+  if (!check_not_mounted(volume.lower_path)) {
+    ECFS_LET(const bool resumed, resume_ecryptfs(volume, words, o.unlock));
+    if (resumed) {
+      if (!o.quiet) say(volume.shown() + " is open again");
+      return 0;
+    }
+  }
+  ECFS_LET(Child server, mount_ecryptfs(job, o.mountpoint, words, o.unlock));
+  return done(o, volume, server);
+}
+
 Result<int> run(Options& o) {
   take_passphrase_file(o);
+  ECFS_LET(const EcryptfsWords words, take_ecryptfs_words(o.mount_options));
   ECFS_LET(const VolumeRef volume, find_lower(o.lower));
   MountJob job;
   job.volume = &volume;
@@ -71,6 +102,8 @@ Result<int> run(Options& o) {
   std::vector<std::string> items = volume.profile ? volume.profile->profile.options : std::vector<std::string>();
   items.insert(items.end(), o.mount_options.begin(), o.mount_options.end());
   ECFS_LET(job.options, wrap::parse_mount_options(items));
+  ECFS_LET(const bool ecryptfs, is_ecryptfs_tree(volume, words.any || job.options.ecryptfs.has_value()));
+  if (ecryptfs) return run_ecryptfs(o, std::move(job), words);
   if (o.fake) {
     ECFS_TRY(open_store(volume));
     ECFS_TRY(check_fuse());
@@ -86,9 +119,7 @@ Result<int> run(Options& o) {
     }
   }
   ECFS_LET(Child server, open_and_mount(job, o.mountpoint, o.unlock));
-  if (!o.quiet) say(volume.shown() + " is open at " + o.mountpoint + (o.foreground ? "; Ctrl-C unmounts it" : ""));
-  if (o.foreground) return stay(server);
-  return 0;
+  return done(o, volume, server);
 }
 
 }  // namespace
@@ -98,9 +129,11 @@ Command add_mount(CLI::App& parent) {
   CLI::App* app = parent.add_subcommand("mount", "Open a volume: mount its lower directory");
   app->add_option("LOWER", o->lower, "The encrypted directory")->required();
   app->add_option("MOUNTPOINT", o->mountpoint, "An empty directory of yours")->required();
-  app->add_option("-o,--options", o->mount_options,
-                  "Mount options: ro, noatime, allow_other, show-conflicts, shared, idle=MINUTES, suspend, hibernate, "
-                  "unsealed=report, passphrase-file=FILE")
+  app->add_option(
+         "-o,--options", o->mount_options,
+         "Mount options: ro, noatime, allow_other, show-conflicts, shared, idle=MINUTES, suspend, hibernate, "
+         "unsealed=report, passphrase-file=FILE; of eCryptfs trees those of mount.ecryptfs(8): ecryptfs_sig=SIGNATURE, "
+         "ecryptfs_fnek_sig=SIGNATURE, ecryptfs_cipher=NAME, ecryptfs_key_bytes=N, ecryptfs_passthrough, ...")
       ->type_name("OPTIONS")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
@@ -112,7 +145,8 @@ Command add_mount(CLI::App& parent) {
       "Examples:\n"
       "  ecfs mount ~/vault.enc ~/vault\n"
       "  ecfs mount -o ro --recovery /media/backup/.Private ~/restore\n"
-      "  ecfs mount --passphrase-fd 0 vault.enc vault < passphrase");
+      "  ecfs mount --passphrase-fd 0 vault.enc vault < passphrase\n"
+      "  ecfs mount ~/.Private ~/Private        (an eCryptfs tree: asks for what it cannot see)");
   return {app, [o] { return run(*o); }};
 }
 

@@ -10,6 +10,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "setup/ecryptfs.h"
 #include "setup/messages.h"
 #include "setup/new_volume.h"
 #include "setup/ui.h"
@@ -154,18 +155,9 @@ Status check_not_mounted(const std::string& lower_path) {
   return {};
 }
 
-Result<Child> mount_volume(const MountJob& job, const wrap::VolumeStore& store, const Secret& key,
-                           const Mountpoint& at) {
-  wrap::MountRequest request;
-  request.options = job.options;
-  if (store.header().must_be_read_only() && !request.options.read_only) {
-    note(job.volume->shown() + " was written by a newer version of ecfs; it is mounted read-only");
-    request.options.read_only = true;
-  }
+Result<Child> start_server(const MountJob& job, wrap::MountRequest request, const Mountpoint& at) {
   request.lower_path = job.volume->lower_path;
   request.mountpoint = at.path;
-  request.volume_file = store.file().raw;
-  ECFS_LET(request.key, key.clone());
   wrap::MountdStart start;
   start.request = &request;
   start.lower_dir = job.volume->lower_dir.get();
@@ -184,8 +176,22 @@ Result<Child> mount_volume(const MountJob& job, const wrap::VolumeStore& store, 
   return child;
 }
 
+Result<Child> mount_volume(const MountJob& job, const wrap::VolumeStore& store, const Secret& key,
+                           const Mountpoint& at) {
+  wrap::MountRequest request;
+  request.options = job.options;
+  if (store.header().must_be_read_only() && !request.options.read_only) {
+    note(job.volume->shown() + " was written by a newer version of ecfs; it is mounted read-only");
+    request.options.read_only = true;
+  }
+  request.volume_file = store.file().raw;
+  ECFS_LET(request.key, key.clone());
+  return start_server(job, std::move(request), at);
+}
+
 Result<Child> open_and_mount(const MountJob& job, const std::string& mountpoint, const UnlockOptions& unlock_options) {
   const VolumeRef& volume = *job.volume;
+  if (job.options.ecryptfs) return not_ecryptfs(volume);
   ECFS_LET(wrap::VolumeStore store, open_store(volume));
   if (!volume.lower_dir) {
     return Error{Code::kNotFound, ENOENT,

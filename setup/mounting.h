@@ -39,13 +39,14 @@ std::optional<pid_t> locker_of(int lower_dir);
 // is_inside says whether `path` is `directory` or below it; both absolute and resolved.
 bool is_inside(const std::string& path, const std::string& directory);
 
-// mount_volume starts ecfs-mountd with a proven key and returns when the mount answers. Read-only where the header asks
-// for it.
 struct MountJob {
   const VolumeRef* volume = nullptr;
   wrap::MountOptions options;
   bool foreground = false;
 };
+// start_server starts ecfs-mountd with a request that has options and keys, and returns when the mount answers.
+Result<Child> start_server(const MountJob& job, wrap::MountRequest request, const Mountpoint& at);
+// mount_volume does so for a volume with a proven key. Read-only where the header asks for it.
 Result<Child> mount_volume(const MountJob& job, const wrap::VolumeStore& store, const Secret& key,
                            const Mountpoint& at);
 

@@ -14,6 +14,7 @@
 #include "wrap/base/log.h"
 #include "wrap/base/process.h"
 #include "wrap/control.h"
+#include "wrap/ecryptfs_token.h"
 #include "wrap/keyring.h"
 #include "wrap/mount.h"
 
@@ -37,6 +38,8 @@ std::optional<uid_t> owner_of(const wrap::MountEntry& mount) {
 
 Result<wrap::VolumeId> id_of(const wrap::MountEntry& mount) {
   ECFS_LET(const VolumeRef volume, find_lower(mount.source));
+  ECFS_LET(const wrap::VolumeId ecryptfs, wrap::ecryptfs_mount_id(volume.lower_dir.get()));
+  if (const auto owner = owner_of(mount); owner && wrap::mount_state(ecryptfs, *owner)) return ecryptfs;
   ECFS_LET(const wrap::VolumeStore store, open_store(volume, false));
   return store.header().id;
 }
@@ -52,6 +55,12 @@ Result<std::string> suspend(const wrap::MountEntry& mount) {
   ECFS_LET(const wrap::VolumeId id, id_of(mount));
   // First, so that nothing opens it again without a question.
   if (auto dropped = wrap::drop_token(id); !dropped) warn(dropped.error().what);
+  if (const auto owner = owner_of(mount); owner) {
+    const auto state = wrap::mount_state(id, *owner);
+    for (const auto& signature : state ? state->signatures : std::vector<wrap::EcryptfsSignature>()) {
+      if (auto dropped = wrap::drop_ecryptfs_token(signature); !dropped) warn(dropped.error().what);
+    }
+  }
   const Status unmounted = unmount_volume(mount.mountpoint, false);
   if (unmounted) return shown + " is locked";
   if (unmounted.error().code != Code::kBusy) return unmounted.error();
