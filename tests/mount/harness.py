@@ -2,13 +2,14 @@
 
 Environment (set by CMake): MOUNT_NATIVE, the program that mounts; MOUNTD, another server for it to start; MOUNT_STRESS,
 the one that works in a mount. ECFS_LONG: longer runs. A script is run as
-    test_x.py [--user NAME] [--options OPTIONS] [unittest arguments]
+    test_x.py [--user NAME] [--options OPTIONS] [--ecryptfs] [unittest arguments]
 With --user, root becomes that user first. What cannot run here is skipped aloud with exit status 77.
 """
 
 import argparse
 import ctypes
 import errno
+import hashlib
 import os
 import pwd
 import shutil
@@ -26,6 +27,9 @@ STRESS = os.environ.get("MOUNT_STRESS", "mount_stress")
 LONG = bool(os.environ.get("ECFS_LONG"))
 MOUNTD = os.environ.get("MOUNTD")  # another program than the one that MOUNT_NATIVE starts
 OPTIONS = []
+ECRYPTFS = "--ecryptfs" in sys.argv  # the volumes of the tests are eCryptfs trees
+LONGEST_NAME = 143 if ECRYPTFS else 255
+LIMITS = ["--holes", "0", "--longest-name", "143"] if ECRYPTFS else []  # for MOUNT_STRESS
 
 
 def skip_all(why):
@@ -45,6 +49,7 @@ def main(needs_root=False):
     parser = argparse.ArgumentParser()
     parser.add_argument("--user")
     parser.add_argument("--options")
+    parser.add_argument("--ecryptfs", action="store_true")
     args, rest = parser.parse_known_args()
     if os.geteuid() == 0 and os.path.exists("/dev/fuse") and stat.S_IMODE(os.stat("/dev/fuse").st_mode) != 0o666:
         os.chmod("/dev/fuse", 0o666)  # as udev does where there is one
@@ -167,6 +172,8 @@ class Volume:
 
     def command(self, *more):
         out = [MOUNT_NATIVE, self.lower, self.mnt] + self.arguments + list(more)
+        if ECRYPTFS:
+            out.append("--ecryptfs")
         for option in self.options:
             out += ["-o", option]
         if MOUNTD:
@@ -218,10 +225,19 @@ class Volume:
         return os.path.join(self.mnt, *names)
 
 
+def id_of(v):
+    """The id by which a volume's server is found."""
+    try:
+        with open(v.lower + "/.ecfs-volume", "rb") as f:
+            return f.read(32)[16:]
+    except FileNotFoundError:  # an eCryptfs tree
+        st = os.stat(v.lower)
+        return hashlib.sha256(b"ecryptfs %d %d" % (st.st_dev, st.st_ino)).digest()[:16]
+
+
 def connect(v, number=0):
     """A connection to the control socket of a volume's server."""
-    with open(v.lower + "/.ecfs-volume", "rb") as f:
-        volume = f.read(32)[16:]
+    volume = id_of(v)
     s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     s.settimeout(20)
     try:

@@ -1,7 +1,9 @@
-// mount_native LOWER MOUNTPOINT [-o OPTIONS] [--foreground] [--suite N] [--sealed] [--program MOUNTD]
+// mount_native LOWER MOUNTPOINT [-o OPTIONS] [--foreground] [--suite N] [--sealed] [--ecryptfs] [--program MOUNTD]
 //
 // Mounts a native volume with a key that everybody knows, for the tests of the mount. Makes the volume header if LOWER
-// has none. Prints the process id of the mount's supervisor. Exit status: 0, or 1 with the error on stderr.
+// has none. With --ecryptfs LOWER is an eCryptfs tree, whose contents and names have such keys (aes with 16 bytes
+// unless the options say otherwise). Prints the process id of the mount's supervisor. Exit status: 0, or 1 with the
+// error on stderr.
 #include <fcntl.h>
 
 #include <cstdio>
@@ -10,6 +12,7 @@
 #include <vector>
 
 #include "wrap/base/file.h"
+#include "wrap/ecryptfs_passphrase.h"
 #include "wrap/mount.h"
 #include "wrap/volume_header.h"
 
@@ -23,6 +26,7 @@ struct Arguments {
   std::string program = ECFS_MOUNTD;
   bool foreground = false;
   bool sealed = false;
+  bool ecryptfs = false;
   int suite = 1;
 };
 
@@ -38,6 +42,8 @@ Arguments parse(int argc, char** argv) {
       out.program = argv[++i];
     } else if (arg == "--foreground") {
       out.foreground = true;
+    } else if (arg == "--ecryptfs") {
+      out.ecryptfs = true;
     } else if (arg == "--sealed") {
       out.sealed = true;
     } else {
@@ -53,15 +59,28 @@ Result<Secret> test_key() {
   return key;
 }
 
-Status mount(const Arguments& args) {
-  const std::string& lower_path = args.paths[0];
-  ECFS_LET(Fd lower, open_directory(AT_FDCWD, lower_path));
-  wrap::MountRequest request;
+// The keys that tests know, for contents and for names; no pattern that stands in memory anyway.
+Status ecryptfs_request(wrap::MountRequest& request) {
+  constexpr std::size_t kPacked = sizeof(wrap::EcryptfsSalt) + wrap::kEcryptfsKeyBytes;
+  ECFS_LET(request.key, Secret::of_size(2 * kPacked));
+  const MutableByteView bytes = request.key.reveal_mutable();
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::uint8_t>(i * 167 + 13);
+  const auto signature = [&](std::size_t i) {
+    return wrap::ecryptfs_signature(bytes.subspan(i * kPacked + sizeof(wrap::EcryptfsSalt), wrap::kEcryptfsKeyBytes));
+  };
+  wrap::EcryptfsOptions options = request.options.ecryptfs.value_or(wrap::EcryptfsOptions());
+  ECFS_LET(const auto contents, signature(0));
+  ECFS_LET(options.name_signature, signature(1));
+  options.signatures = {contents};
+  if (options.cipher.empty()) options.cipher = "aes";
+  if (options.key_bytes == 0) options.key_bytes = 16;
+  request.options.ecryptfs = std::move(options);
+  return {};
+}
+
+Status native_request(const Arguments& args, int lower, wrap::MountRequest& request) {
   ECFS_LET(request.key, test_key());
-  ECFS_LET(request.options, wrap::parse_mount_options(args.options));
-  request.lower_path = lower_path;
-  request.mountpoint = args.paths[1];
-  Result<Bytes> header = read_file(lower.get(), ".ecfs-volume", wrap::kMaxVolumeFileBytes);
+  Result<Bytes> header = read_file(lower, ".ecfs-volume", wrap::kMaxVolumeFileBytes);
   if (!header && header.error().code == Code::kNotFound) {
     wrap::VolumeHeader fresh;
     fresh.suite = static_cast<wrap::Suite>(args.suite);
@@ -70,10 +89,21 @@ Status mount(const Arguments& args) {
     const Bytes no_slots(8);
     header = wrap::build_volume_file(fresh, no_slots, request.key);
     if (!header) return std::move(header).error();
-    ECFS_TRY(replace_file(lower.get(), ".ecfs-volume", *header, 0600));
+    ECFS_TRY(replace_file(lower, ".ecfs-volume", *header, 0600));
   }
   if (!header) return std::move(header).error();
   request.volume_file = *std::move(header);
+  return {};
+}
+
+Status mount(const Arguments& args) {
+  const std::string& lower_path = args.paths[0];
+  ECFS_LET(Fd lower, open_directory(AT_FDCWD, lower_path));
+  wrap::MountRequest request;
+  ECFS_LET(request.options, wrap::parse_mount_options(args.options));
+  request.lower_path = lower_path;
+  request.mountpoint = args.paths[1];
+  ECFS_TRY(args.ecryptfs ? ecryptfs_request(request) : native_request(args, lower.get(), request));
   wrap::MountdStart start;
   start.request = &request;
   start.lower_dir = lower.get();
@@ -97,7 +127,7 @@ int main(int argc, char** argv) {
   if (args.paths.size() != 2) {
     std::fprintf(stderr,
                  "usage: mount_native LOWER MOUNTPOINT [-o OPTIONS] [--foreground] [--suite N] [--sealed] "
-                 "[--program MOUNTD]\n");
+                 "[--ecryptfs] [--program MOUNTD]\n");
     return 2;
   }
   const Status done = mount(args);

@@ -21,6 +21,7 @@ from harness import Volume, answers, kill, main, status_of, tell, wait_for
 
 VOLUME_KEY = b"\x5a" * 32  # that of mount_native
 LABELS = {"file": 32, "dir": 32, "long": 32, "name": 64, "dirid": 64, "symlink": 64, "xname": 64, "xvalue": 64}
+ECRYPTFS_KEYS = bytes((i * 167 + 13) % 256 for i in range(144))  # with their salts
 NUM_FILES = 40
 PIECE = 16  # bytes of a key that count as the key
 NUM_MANY = 10000
@@ -120,6 +121,83 @@ def search(pid, pieces):
     finally:
         os.close(fd)
     return dumped, other, hidden
+
+
+def aes128(key, block):
+    """One decryption of eCryptfs' file keys."""
+    return subprocess.run(["openssl", "enc", "-d", "-aes-128-ecb", "-nopad", "-K", key.hex()], input=block,
+                          stdout=subprocess.PIPE, check=True).stdout
+
+
+def ecryptfs_keys_of(volume):
+    """The keys that the server of an eCryptfs tree has, and had (fs/ECRYPTFS-FORMAT.md): those of mount_native."""
+    contents, names = ECRYPTFS_KEYS[8:72], ECRYPTFS_KEYS[80:]
+    prefix = hashlib.md5(names).digest()
+    secrets = {"key contents": contents, "key names": names, "prefix": prefix, "prefix 2": hashlib.md5(prefix).digest()}
+    for name in os.listdir(volume.lower):
+        path = os.path.join(volume.lower, name)
+        if os.path.isfile(path) and not os.path.islink(path):
+            with open(path, "rb") as f:
+                packet = f.read(64)[26:]
+            assert packet[0] == 0x8C and packet[2] == 4, packet
+            secrets["file " + name[-12:]] = key = aes128(contents[:16], packet[15:31])
+            secrets["iv " + name[-12:]] = hashlib.md5(key).digest()
+    return secrets
+
+
+class EcryptfsKeys(unittest.TestCase):
+    NUM_FILES = 8
+
+    def mounted(self, program, options):
+        v = Volume(options=options, arguments=["--ecryptfs", "--program", os.environ[program]])
+        self.addCleanup(v.close)
+        return v.mount()
+
+    def used(self, v):
+        """Does all that needs keys, and leaves files open."""
+        os.mkdir(v.path("d"))
+        os.symlink("target", v.path("link"))
+        os.readlink(v.path("link"))
+        for i in range(self.NUM_FILES):
+            fd = os.open(v.path("f%d" % i), os.O_RDWR | os.O_CREAT, 0o600)
+            self.addCleanup(close_quietly, fd)
+            os.write(fd, os.urandom(10000 + i))
+            os.fsync(fd)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.pread(fd, 5000, 100)
+        os.listdir(v.mnt)
+        pieces = pieces_of(ecryptfs_keys_of(v))
+        files = {what for what in pieces.values() if what.startswith(("file ", "iv "))}
+        self.assertEqual(len(files), 2 * self.NUM_FILES)
+        return pieces, files
+
+    def test_no_key_is_in_memory_that_is_dumped(self):
+        v = self.mounted("MOUNTD_TEST", ["hibernate"])
+        pieces, files = self.used(v)
+        self.assertEqual(search(v.supervisor, pieces)[:2], (set(), set()))
+        dumped, other, _ = search(v.server, pieces)
+        self.assertEqual(dumped, set())
+        # Locked pages: they are there, so the search does look for the right bytes.
+        self.assertEqual(other & files, files)
+        self.assertTrue({"key contents", "key names", "prefix"} <= other, other)
+
+    def test_a_suspended_server_has_none(self):
+        v = self.mounted("MOUNTD_TEST", ["hibernate"])
+        pieces, files = self.used(v)
+        self.assertTrue(wait_for(lambda: answers(v)))
+        self.assertTrue(tell(v, b"s").startswith(b"+s"))
+        self.assertEqual(search(v.server, pieces)[:2], (set(), set()))
+        with self.assertRaises(OSError):
+            os.listdir(v.mnt)
+        self.assertNotEqual(tell(v, b"r" + ECRYPTFS_KEYS[:72])[:1], b"+")  # the key of the names is missing
+        self.assertTrue(tell(v, b"r" + ECRYPTFS_KEYS).startswith(b"+"))
+        self.assertEqual(len(os.listdir(v.mnt)), self.NUM_FILES + 2)
+        self.assertEqual(search(v.server, pieces)[0], set())
+
+    def test_the_search_finds_keys_in_ordinary_memory(self):
+        v = self.mounted("MOUNTD_TEST_PLAIN", ["hibernate"])
+        pieces, files = self.used(v)
+        self.assertTrue(search(v.server, pieces)[0] & files)
 
 
 class Keys(unittest.TestCase):

@@ -10,7 +10,7 @@ import random
 import subprocess
 import unittest
 
-from harness import LONG, OPTIONS, STRESS, Volume, main
+from harness import ECRYPTFS, LIMITS, LONG, OPTIONS, STRESS, Volume, main
 
 SEED = int(os.environ.get("ECFS_SEED", "0")) or random.randrange(1, 1 << 30)
 
@@ -23,7 +23,7 @@ class Stress(unittest.TestCase):
         return v
 
     def stress(self, part, *paths, **numbers):
-        command = [STRESS, part] + list(paths)
+        command = [STRESS, part] + list(paths) + LIMITS
         for name, value in numbers.items():
             command += ["--" + name, str(value)]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -41,23 +41,23 @@ class Stress(unittest.TestCase):
         self.stress("tree", mirror, v.mnt, seed=SEED + rounds, ops=0)  # compares only
 
     def test_a_tree_against_a_mirror(self):
-        self.tree(15 if LONG else 3, 8 if LONG else 4)
+        self.tree(15 if LONG else 1 if ECRYPTFS else 3, 8 if LONG else 4)
 
     def test_a_tree_with_sealed_sizes(self):
-        if OPTIONS:
-            self.skipTest("once is enough")
+        if OPTIONS or ECRYPTFS:
+            self.skipTest("once is enough, and of the native format")
         self.tree(4 if LONG else 1, 8 if LONG else 3, ["--sealed", "--suite", "2"])
 
     def test_files_against_memory(self):
         v = self.volume()
-        for i in range(12 if LONG else 2):
+        for i in range(12 if LONG else 1 if ECRYPTFS else 2):
             self.stress("file", v.path("f"), os.path.join(v.base, "m"), seed=SEED + i, seconds=5 if LONG else 3, files=4)
             v.remount()
 
     def test_races(self):
         v = self.volume()
         for i in range(6 if LONG else 1):
-            said = self.stress("race", v.mnt, seed=SEED + i, seconds=10 if LONG else 6, workers=6)
+            said = self.stress("race", v.mnt, seed=SEED + i, seconds=10 if LONG else 3 if ECRYPTFS else 6, workers=6)
             v.remount()
             again = self.stress("race", v.mnt, verify=1)
             self.assertEqual(said.splitlines()[-1], again.splitlines()[-1])

@@ -180,7 +180,7 @@ class OneFile {
   void allocate_step() {
     const std::uint64_t at = place();
     const std::uint64_t len = length(at);
-    const bool punch = random_.chance(50);
+    const bool punch = limits().holes && random_.chance(50);
     const bool keep = punch || random_.chance(50);
     const bool zero = punch || random_.chance(50);
     const int mode = (punch  ? FALLOC_FL_PUNCH_HOLE

@@ -234,7 +234,7 @@ class File {
       last_ = "punch " + std::to_string(at) + " +" + std::to_string(len);
       for (std::uint64_t i = at; i < std::min<std::uint64_t>(size, at + len); ++i) next[i] = 0;
       begin(std::move(next));
-      done = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(at), static_cast<off_t>(len));
+      done = fallocate(fd, limits().clear_mode(), static_cast<off_t>(at), static_cast<off_t>(len));
     } else {
       last_ = "fsync";
       sync = true;
@@ -301,7 +301,7 @@ class Names {
   Names(std::string top, std::uint64_t seed) : top_(std::move(top)), random_(seed) {
     for (char c = 'a'; c <= 'f'; ++c) names_.emplace_back(1, c);
     for (const std::size_t len : {std::size_t{255}, std::size_t{190}, std::size_t{160}}) {
-      names_.push_back(std::string(len - 3, 'n') + std::to_string(len));
+      names_.push_back(std::string(std::min(len, limits().longest_name) - 3, 'n') + std::to_string(len));
     }
   }
 

@@ -52,6 +52,11 @@ std::uint64_t Random::length(std::uint64_t max) {
   return len < max ? len : max;
 }
 
+Limits& limits() noexcept {
+  static Limits all;
+  return all;
+}
+
 void fail(const std::string& what) {
   std::fprintf(stderr, "mount_stress: %s\n", what.c_str());
   std::fflush(stdout);
@@ -99,6 +104,8 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "usage: mount_stress tree|race|file|kill|scale PATH... [--NAME NUMBER]...\n");
     return 2;
   }
+  limits().holes = args.number("holes", 1) != 0;
+  limits().longest_name = args.number("longest-name", limits().longest_name);
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
   return part->second(args);
 }

@@ -56,10 +56,10 @@ class Racer {
  public:
   Racer(int root, std::uint64_t seed) : root_(root), random_(seed) {
     for (const char* name : {"a", "b", "c"}) dirs_.emplace_back(name);
-    dirs_.push_back(std::string(240, 'D'));
+    dirs_.push_back(std::string(limits().longest_name - 15, 'D'));
     for (int i = 0; i < 6; ++i) files_.push_back("f" + std::to_string(i));
-    files_.push_back(std::string(255, 'F'));
-    files_.push_back(std::string(180, 'G'));
+    files_.push_back(std::string(limits().longest_name, 'F'));
+    files_.push_back(std::string(std::min(std::size_t{180}, limits().longest_name - 15), 'G'));
   }
 
   void run(double until) {
@@ -164,7 +164,7 @@ class Racer {
       case 2:
         return expect(ftruncate(fd, static_cast<off_t>((1 + random_.below(kMaxBlocks)) * kBlock)), "ftruncate", {});
       case 3:
-        return expect(fallocate(fd, 0x03, static_cast<off_t>((1 + random_.below(kMaxBlocks)) * kBlock),
+        return expect(fallocate(fd, limits().clear_mode(), static_cast<off_t>((1 + random_.below(kMaxBlocks)) * kBlock),
                                 static_cast<off_t>((1 + random_.below(20)) * kBlock)),
                       "punch", {});
       case 4:

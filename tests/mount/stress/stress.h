@@ -3,6 +3,8 @@
 // status 1 and an explanation when something is wrong.
 #pragma once
 
+#include <linux/falloc.h>
+
 #include <cstdint>
 #include <map>
 #include <random>
@@ -41,6 +43,17 @@ class Random {
  private:
   std::mt19937_64 engine_;
 };
+
+// What the filesystem under test is able to do: --holes 0 and --longest-name N, of every part.
+struct Limits {
+  bool holes = true;
+  std::size_t longest_name = 255;
+  // clear_mode is the mode of fallocate(2) that makes zeros of a part of a file.
+  [[nodiscard]] int clear_mode() const noexcept {
+    return (holes ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE) | FALLOC_FL_KEEP_SIZE;
+  }
+};
+Limits& limits() noexcept;
 
 // fail prints and ends the process at once.
 [[noreturn]] void fail(const std::string& what);

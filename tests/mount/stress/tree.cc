@@ -378,6 +378,7 @@ class Worker {
     std::string accents;
     while (accents.size() < 254) accents += "\xc3\xa9";
     names_.push_back(accents);
+    for (std::string& name : names_) name.resize(std::min(name.size(), limits().longest_name));
     for (const char* odd : {"new\nline", " ", "-rf", "*", "\xff\xfe", ".hidden", "..."}) names_.emplace_back(odd);
   }
   void scan(const std::string& path) {
@@ -585,7 +586,7 @@ class Worker {
     if (fstat(h.files.fd[kMirror], &st) != 0) fail_errno("fstat");
     return static_cast<std::uint64_t>(st.st_size);
   }
-  std::uint64_t max_size() { return random_.chance(1) ? kRareSize : kUsualSize; }
+  std::uint64_t max_size() { return limits().holes && random_.chance(1) ? kRareSize : kUsualSize; }
 
   void write_step(const Handle& h) {
     const std::uint64_t max = max_size();
@@ -650,6 +651,7 @@ class Worker {
     const int mode = random_.one_of<int>({0, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                                           FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE,
                                           FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE});
+    if (!limits().holes && (mode & FALLOC_FL_PUNCH_HOLE) != 0) return;
     // A mirror in memory has no such call; a mount does it all the same.
     struct statfs fs {};
     if ((mode & FALLOC_FL_ZERO_RANGE) != 0 && fstatfs(h.files.fd.at(kMirror), &fs) == 0 && fs.f_type == TMPFS_MAGIC) {
