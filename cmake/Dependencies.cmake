@@ -30,10 +30,11 @@ ecfs_need(blkid "blkid" libblkid-dev)
 
 # Twofish and CAST-256, for eCryptfs directories that use them: few do.
 if(ECFS_BOTAN)
-  pkg_check_modules(botan QUIET IMPORTED_TARGET botan-2)
+  pkg_check_modules(botan QUIET botan-2)
 endif()
 if(ECFS_BOTAN AND botan_FOUND)
-  message(STATUS "eCryptfs ciphers twofish and cast6: with Botan ${botan_VERSION}")
+  string(REGEX REPLACE "^2\\.([0-9]+)\\..*" "libbotan-2.so.\\1" botan_soname "${botan_VERSION}")
+  message(STATUS "eCryptfs ciphers twofish and cast6: with Botan ${botan_VERSION} (${botan_soname}), where it is installed")
 else()
   message(STATUS "eCryptfs ciphers twofish and cast6: not in this build (optional; Debian package libbotan-2-dev)")
 endif()

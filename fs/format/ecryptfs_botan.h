@@ -1,8 +1,11 @@
 // The two ciphers of the eCryptfs format that OpenSSL does not have, Twofish and CAST-256 (cast6), from Botan 2, where
-// ecfs was built with it. Nothing else of Botan is used, and nothing but ecryptfs_keys uses this.
+// ecfs was built with it and the library is installed. Nothing else of Botan is used, and nothing but ecryptfs_keys
+// uses this.
 //
-// The key schedule is in Botan's own memory for secrets: locked and not dumped up to 512 KiB in a process (from then on
-// ordinary memory), and wiped when it is freed.
+// The library is loaded when it is needed, not with the program: it maps up to 512 KiB of locked memory as soon as it
+// is there, which a child of fork(2) finds unlocked, and only few have a use for it. The key schedules are in that
+// memory: not dumped, and wiped when they are freed (past 512 KiB in a process, or the limit on locked memory: ordinary
+// memory).
 #pragma once
 
 #include <cstdint>
@@ -13,7 +16,11 @@
 
 namespace ecfs::fs {
 
-// has_botan_cipher: does this program have the cipher of that code (0x0a, 0x0b)?
+// load_botan looks for the library, once in a process: it reads files, and maps code. The others here do it themselves;
+// a process that gives up the right to do so, or that shall have the memory and not its parent, calls this before.
+void load_botan() noexcept;
+
+// has_botan_cipher: is the cipher of that code (0x0a, 0x0b) there?
 bool has_botan_cipher(std::uint8_t code) noexcept;
 
 // BotanCipher is a cipher with its key set. One thread at a time. Lengths are whole blocks of 16 bytes.

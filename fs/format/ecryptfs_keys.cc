@@ -153,24 +153,25 @@ Result<EcryptfsCiphers> EcryptfsCiphers::fetch() {
     if (modes.ecb && modes.cbc) c.ciphers_.emplace(row.code, std::move(modes));
   }
   (void)wrap::openssl_error("");  // what is missing is said when it is asked for
+  load_botan();
   return c;
 }
 
 Result<EcryptfsContext> EcryptfsCiphers::keyed(const EcryptfsCipher& cipher, ByteView key, bool encrypt,
                                                bool chained) const {
   if (key.size() < cipher.key_bytes) return Error{Code::kInvalid, EINVAL, "an eCryptfs key is too short"};
-  if (has_botan_cipher(cipher.code)) {
-    ECFS_LET(std::unique_ptr<BotanCipher> botan, BotanCipher::make(cipher.code, key.first(cipher.key_bytes)));
-    return EcryptfsContext(std::move(botan), encrypt);
+  const auto lacking = [&](const std::string& why) {
+    return Error{Code::kUnsupported, EOPNOTSUPP,
+                 "the cipher " + std::string(cipher.name()) + " is not supported on this system" + why};
+  };
+  if (const CipherRow* row = row_of(cipher.code); row != nullptr && row->ecb == nullptr) {
+    Result<std::unique_ptr<BotanCipher>> botan = BotanCipher::make(cipher.code, key.first(cipher.key_bytes));
+    if (botan) return EcryptfsContext(*std::move(botan), encrypt);
+    if (botan.error().code == Code::kUnsupported) return lacking(": " + botan.error().what);
+    return std::move(botan).error();
   }
   const auto modes = ciphers_.find(cipher.code);
-  if (modes == ciphers_.end()) {
-    const CipherRow* row = row_of(cipher.code);
-    const bool botans = row != nullptr && row->ecb == nullptr;
-    return Error{Code::kUnsupported, EOPNOTSUPP,
-                 "the cipher " + std::string(cipher.name()) + " is not supported on this system" +
-                     (botans ? ": ecfs was built without Botan 2" : "")};
-  }
+  if (modes == ciphers_.end()) return lacking("");
   const EVP_CIPHER* algorithm = chained ? modes->second.cbc.get() : modes->second.ecb.get();
   CipherCtx ctx(EVP_CIPHER_CTX_new());
   const bool ok = ctx && EVP_CipherInit_ex2(ctx.get(), algorithm, nullptr, nullptr, encrypt ? 1 : 0, nullptr) == 1 &&

@@ -126,12 +126,13 @@ a mount --passphrase-file pw -o ecryptfs_cipher=serpent low m
 a mount --passphrase-file pw -o ecryptfs_cipher=aes,ecryptfs_key_bytes=17 low m
 for tree in twofish-16-plain twofish-32-fnek cast6-16-plain cast6-32-fnek; do  # of a library that a build may lack
   extract $tree; password $tree
-  if alice "$ECFS" mount -q --passphrase-file pw low m >said 2>&1; then
-    compare $tree >said; alice "$ECFS" umount m
-    check "$tree: compared, or not supported" grep -q "^$(python3 -c "import json; print(len(json.load(open('$T/$tree.manifest.json'))['entries']))") entries" said
-    grep FAILED said
+  if [ -z "${ECFS_BOTAN:-}" ]; then
+    alice "$ECFS" mount -q --passphrase-file pw low m >said 2>&1
+    check "$tree" grep -q "the cipher ${tree%%-*} is not supported on this system" said
   else
-    check "$tree: compared, or not supported" grep -q "the cipher ${tree%%-*} is not supported on this system" said
+    alice "$ECFS" mount -q --passphrase-file pw low m; compare $tree >said; alice "$ECFS" umount m
+    check "$tree" grep -q "^$(python3 -c "import json; print(len(json.load(open('$T/$tree.manifest.json'))['entries']))") entries" said
+    grep FAILED said
   fi
 done
 extract aes16-plain

@@ -100,6 +100,12 @@ def mappings(pid):
     return out
 
 
+def programs_of(pid):
+    """The files that are mapped there."""
+    with open("/proc/%d/maps" % pid) as f:
+        return f.read()
+
+
 def found_in(data, pieces):
     return {what for piece, what in pieces.items() if piece in data}
 
@@ -193,6 +199,20 @@ class EcryptfsKeys(unittest.TestCase):
         self.assertTrue(tell(v, b"r" + ECRYPTFS_KEYS).startswith(b"+"))
         self.assertEqual(len(os.listdir(v.mnt)), self.NUM_FILES + 2)
         self.assertEqual(search(v.server, pieces)[0], set())
+
+    @unittest.skipUnless(os.environ.get("ECFS_BOTAN"), "built without Botan")
+    def test_botans_keys_are_the_servers_alone(self):
+        # They stand there in another form, so that no search finds them; what Botan keeps them in is looked at.
+        v = self.mounted("MOUNTD_TEST", ["hibernate", "ecryptfs_cipher=twofish", "ecryptfs_key_bytes=32"])
+        with open(v.path("file"), "wb") as f:
+            f.write(b"secret" * 10000)
+        self.assertIn("libbotan", programs_of(v.server))
+        self.assertNotIn("libbotan", programs_of(v.supervisor))
+        kept = [m for m in mappings(v.server) if m[2].startswith("rw") and "dd" in m[3]]
+        self.assertGreaterEqual(sum(end - begin for begin, end, _, _ in kept), 512 << 10)
+        self.assertEqual([m for m in kept if "lo" not in m[3]], [])
+        self.assertEqual(search(v.server, pieces_of({"contents": ECRYPTFS_KEYS[8:72], "names": ECRYPTFS_KEYS[80:]}))[0],
+                         set())
 
     def test_the_search_finds_keys_in_ordinary_memory(self):
         v = self.mounted("MOUNTD_TEST_PLAIN", ["hibernate"])
