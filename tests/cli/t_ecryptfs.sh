@@ -130,7 +130,7 @@ for tree in twofish-16-plain twofish-32-fnek cast6-16-plain cast6-32-fnek; do  #
     alice "$ECFS" mount -q --passphrase-file pw low m >said 2>&1
     check "$tree" grep -q "the cipher ${tree%%-*} is not supported on this system" said
   else
-    alice "$ECFS" mount -q --passphrase-file pw low m; compare $tree >said; alice "$ECFS" umount m
+    alice "$ECFS" mount -q -o "$(get $tree mount_options)" --passphrase-file pw low m; compare $tree >said; alice "$ECFS" umount m
     check "$tree" grep -q "^$(python3 -c "import json; print(len(json.load(open('$T/$tree.manifest.json'))['entries']))") entries" said
     grep FAILED said
   fi
