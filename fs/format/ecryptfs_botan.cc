@@ -148,7 +148,7 @@ Result<std::unique_ptr<BotanCipher>> BotanCipher::make(std::uint8_t code, ByteVi
   if (botan->block_size(made) != static_cast<int>(kBlockBytes)) {
     return Error{Code::kUnsupported, EOPNOTSUPP, std::string("another cipher than ") + name};
   }
-  const int keyed = botan->set_key(made, key.data(), key.size());
+  const int keyed = key.empty() ? BOTAN_FFI_ERROR_INVALID_KEY_LENGTH : botan->set_key(made, key.data(), key.size());
   if (keyed == BOTAN_FFI_ERROR_INVALID_KEY_LENGTH) return Error{Code::kInvalid, EINVAL, "a key of another length"};
   ECFS_TRY(checked(keyed));
   return std::unique_ptr<BotanCipher>(std::make_unique<Keyed>(*botan, std::move(cipher)));
