@@ -30,6 +30,7 @@ for round in $(seq $rounds); do
   fi
   if [ $((round % 3)) -eq 0 ]; then pkill -9 -u ecfsalice -x ecfs-mountd; fi
   pkill -9 -u ecfsalice -x ecfs; wait "$tool" 2>/dev/null
+  await not pgrep -u ecfsalice -x ecfs >/dev/null  # a child that was being made holds the lock until it is another program
   # What is there now, without the tool's help?
   if [ ! -e .ecfs/Private/setup-unfinished ] && [ -e .ecfs/Private/profile.json ]; then
     done_before=$((done_before + 1))
