@@ -8,7 +8,8 @@
 // vm_ecryptfs_trees mount DIRECTORY VARIANT PAST NOW
 //     PAST and NOW are lists of make/NAME and change/NAME, separated by commas, or "-". The tree has to be what PAST
 //     gives; then NOW is done to it, and it has to be what both give. Prints, for each of the two, the number of files,
-//     bytes and symbolic links and a digest of all that was read. Exit status: 0, or 1 with the first difference on stderr.
+//     bytes and symbolic links and a digest of all that was read. Exit status: 0, or 1 with the first difference on
+//     stderr.
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -46,12 +47,14 @@ struct Variant {
   }
 };
 
-EcryptfsCipher cipher(const char* name, std::size_t key_bytes) { return need(EcryptfsCipher::by_name(name, key_bytes)); }
+EcryptfsCipher cipher(const char* name, std::size_t key_bytes) {
+  return need(EcryptfsCipher::by_name(name, key_bytes));
+}
 
 std::vector<Variant> all_variants() {
   std::vector<Variant> all;
-  const std::vector<EcryptfsCipher> ciphers{cipher("aes", 16),      cipher("aes", 24),     cipher("aes", 32),
-                                            cipher("des3_ede", 24), cipher("cast5", 8),    cipher("cast5", 16),
+  const std::vector<EcryptfsCipher> ciphers{cipher("aes", 16),      cipher("aes", 24),      cipher("aes", 32),
+                                            cipher("des3_ede", 24), cipher("cast5", 8),     cipher("cast5", 16),
                                             cipher("blowfish", 8),  cipher("blowfish", 16), cipher("blowfish", 32),
                                             cipher("blowfish", 56)};
   for (const EcryptfsCipher& c : ciphers) {
@@ -101,8 +104,8 @@ std::string mount_options(const Variant& v) {
   std::string text = "ecryptfs_sig=" + to_hex(contents.signature) + ",ecryptfs_cipher=" + std::string(c.name()) +
                      ",ecryptfs_key_bytes=" + std::to_string(c.key_bytes);
   if (v.encrypted_names()) {
-    text += ",ecryptfs_fnek_sig=" +
-            to_hex(v.options.names == EcryptfsNameKey::kOwn ? names.signature : contents.signature);
+    text +=
+        ",ecryptfs_fnek_sig=" + to_hex(v.options.names == EcryptfsNameKey::kOwn ? names.signature : contents.signature);
   }
   if (v.options.name_cipher) {
     text += ",ecryptfs_fn_cipher=" + std::string(v.options.name_cipher->name()) +
@@ -143,6 +146,8 @@ class Steps {
     create("emptied-and-written", 5000);
     truncate("emptied-and-written", 0);
     write("emptied-and-written", 10, 4096);
+    create("random", 30000);
+    change_at_random("random", 1);
 
     add(What::kMkdir, "names");
     for (const std::size_t len : {1, 2, 13, 14, 15, 16, 17, 30, 31, 32, 33, 63, 64, 142}) {
@@ -206,6 +211,7 @@ class Steps {
     write("cut", 5000, 5000);
     truncate("cut-and-extended", 8999);
     write("emptied", 8192, 4096);
+    change_at_random("random", 2);
     add(What::kUnlink, "size-4097");
     write("names/hard", 4000, 4096);
     add(What::kLink, "names/harder", path("links/hardest"));
@@ -237,11 +243,20 @@ class Steps {
     std::mt19937_64 random(seed);
     return random_bytes(random, len);
   }
-  void create(const std::string& below, std::size_t size) {
-    add(What::kCreate, below, "", 0, data(below, 0, size));
-  }
+  void create(const std::string& below, std::size_t size) { add(What::kCreate, below, "", 0, data(below, 0, size)); }
   void write(const std::string& below, std::size_t offset, std::size_t len) {
     add(What::kWrite, below, "", offset, data(below, offset, len));
+  }
+  void change_at_random(const std::string& below, std::uint64_t seed) {
+    std::mt19937_64 random(seed);
+    for (int i = 0; i < 20; ++i) {
+      const std::size_t offset = random() % 40000;
+      if (random() % 3 == 0) {
+        truncate(below, offset);
+      } else {
+        write(below, offset, 1 + random() % 9000);
+      }
+    }
   }
   void truncate(const std::string& below, std::size_t size) { add(What::kTruncate, below, "", size); }
 

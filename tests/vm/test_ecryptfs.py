@@ -90,15 +90,14 @@ def guest(name):
     made.program(TREES, "usr/bin/trees")
     made.program("/usr/bin/keyctl")
     made.program("/usr/bin/getent")
-    for name in ("add-passphrase", "insert-wrapped-passphrase-into-keyring", "unwrap-passphrase", "wrap-passphrase"):
-        made.program("usr/bin/ecryptfs-" + name)
-    for name in ("setup-private", "umount-private"):
-        made.file("usr/bin/ecryptfs-" + name, made.host("usr/bin/ecryptfs-" + name))
-    for name in ("mount", "umount"):
-        made.program("sbin/%s.ecryptfs_private" % name, mode=0o4755)
-    for name in ("softokn3", "freebl3", "freeblpriv3", "sqlite3"):  # loaded by name
-        path = "usr/lib/x86_64-linux-gnu/lib%s.so" % name
-        made.program(path if name != "sqlite3" else path + ".0", "lib/x86_64-linux-gnu/lib%s.so%s" % (name, ".0" if name == "sqlite3" else ""))
+    for tool in ("add-passphrase", "insert-wrapped-passphrase-into-keyring", "unwrap-passphrase", "wrap-passphrase"):
+        made.program("usr/bin/ecryptfs-" + tool)
+    for script in ("setup-private", "umount-private"):
+        made.file("usr/bin/ecryptfs-" + script, made.host("usr/bin/ecryptfs-" + script))
+    for tool in ("mount", "umount"):
+        made.program("sbin/%s.ecryptfs_private" % tool, mode=0o4755)
+    for library in ("libsoftokn3.so", "libfreebl3.so", "libfreeblpriv3.so", "libsqlite3.so.0"):  # loaded by name
+        made.program("usr/lib/x86_64-linux-gnu/" + library, "lib/x86_64-linux-gnu/" + library)
     made.data("usr/bin/gettext", "#!/bin/sh\nprintf %s \"$1\"\n", 0o755)
     made.data("etc/mtab", "")
     made.user("user", 1000)
@@ -130,17 +129,19 @@ def lines_of(answered, kind, variant):
 
 
 def add_keys(made, variants):
+    """Debian's program makes the keys and puts them into the keyring; the mounts name them by the signatures that ecfs
+    has for them."""
     for passphrase, salt in sorted({(v[1], v[2]) for v in variants}):
         made.script("add %s %s\n" % (quoted(passphrase), salt))
 
 
 def wrapped_cases():
-    """(file, salt of ~/.ecryptfsrc, wrapping passphrase, what comes out): version 1 and 2, made by the format's description and not by
-    Debian's program. Files that ecfs wraps belong here too."""
+    """(file, salt of ~/.ecryptfsrc, wrapping passphrase, what comes out): both versions, made by the description of the
+    format and not by Debian's program. Files that ecfs wraps belong here too."""
     with open(os.path.join(VECTORS, "keys.json")) as f:
         known = json.load(f)["wrapped"]
-    return [(os.path.join(VECTORS, case["file"]), case["rc_salt"] or DEFAULT_SALT, case["wrapping_passphrase"], case["tool_unwrap"])
-            for case in known if case["made_by"] == "spec"]
+    return [(os.path.join(VECTORS, case["file"]), case["rc_salt"] or DEFAULT_SALT, case["wrapping_passphrase"],
+             case["tool_unwrap"]) for case in known if case["made_by"] == "spec"]
 
 
 def main():
@@ -163,7 +164,7 @@ def main():
     for name, _, _, options in variants:
         first.script("variant %s %s %s %s\n" % (name, options, OURS, KERNELS))
     first.data("home-setup", "ecryptfs-setup-private --nopwcheck -l %s -m %s\n" % (quoted(LOGIN), quoted(private[1])))
-    first.data("home-use", "LOGIN=%s PAST=- NOW=%s\n" % (quoted(LOGIN), "make/kernel") + OPEN_PRIVATE)
+    first.data("home-use", "LOGIN=%s PAST=- NOW=make/kernel\n" % quoted(LOGIN) + OPEN_PRIVATE)
     first.script("mkdir -p /home/user; chown user:user /home/user; as_user /home-setup; as_user /home-use\n")
     os.mkdir(os.path.join(tree, "wrapped"))
     cases = wrapped_cases()
@@ -178,34 +179,36 @@ def main():
     private_back = volume(os.path.join(home, ".Private"), "private", "make/kernel", "change/kernel,make/ours")
     with open(os.path.join(home, ".ecryptfs/Private.sig")) as f:
         signatures = f.read().split()
-    wanted = [dict(o.split("=") for o in private[3].split(",")).get(key) for key in ("ecryptfs_sig", "ecryptfs_fnek_sig")]
+    options = dict(option.split("=") for option in private[3].split(","))
+    wanted = [options["ecryptfs_sig"], options["ecryptfs_fnek_sig"]]
     check("the signatures of Private", signatures == wanted, "%s, not %s" % (signatures, wanted))
 
     # The second machine: the kernel reads it all.
     add_keys(second, variants)
     for name, _, _, options in variants:
         second.script("variant %s %s %s -\n" % (name, options, ALL))
-    second.data("home-use", "LOGIN=%s PAST=%s NOW=-\n" % (quoted(LOGIN), "make/kernel,change/kernel,make/ours") + OPEN_PRIVATE)
+    second.data("home-use", "LOGIN=%s PAST=make/kernel,change/kernel,make/ours NOW=-\n" % quoted(LOGIN) + OPEN_PRIVATE)
     second.script("as_user /home-use\n")
     said_second = answers(second.boot(tree=tree))
 
-    print("%-26s %6s %9s %6s  %-12s %-12s %-12s" % ("variant", "files", "bytes", "links", "ecfs->kernel", "kernel->ecfs", "ecfs->kernel"))
+    def row(name, counts, words):
+        print("%-26s %6s %9s %6s  %-12s %-12s %-12s" % (name, *(counts.split() + ["?"] * 3)[:3], *words))
 
-    def row(name, last, *pairs):
-        words = [check("%s, %s" % (name, what), bool(a) and a == b, "ecfs and kernel differ: '%s', '%s'" % (a, b))
-                 for what, a, b in pairs]
-        print("%-26s %6s %9s %6s  %-12s %-12s %-12s" % (name, *(last.split() + ["?"] * 3)[:3], *words))
+    def same(name, what, a, b):
+        return check("%s, %s" % (name, what), bool(a) and a == b, "ecfs and kernel read '%s' and '%s'" % (a, b))
 
+    row("variant", "files bytes links", ("ecfs->kernel", "kernel->ecfs", "ecfs->kernel"))
     for name, *_ in variants:
         kernel = lines_of(said, "first", name)
         check("%s, the kernel by itself" % name, kernel[1] == lines_of(said, "again", name)[0])
-        row(name, back[name][1], ("made by ecfs", ours[name], kernel[0]), ("changed by the kernel", kernel[1], back[name][0]),
-            ("changed by ecfs", back[name][1], lines_of(said_second, "first", name)[0]))
-    kernel = lines_of(said, "private", "private")
-    words = [check("Private made in the machine", bool(kernel[1]) and kernel[1] == private_back[0], "differs"),
-             check("Private changed by ecfs", bool(private_back[1]) and
-                   private_back[1] == lines_of(said_second, "private", "private")[0], "differs")]
-    print("%-26s %6s %9s %6s  %-12s %-12s %-12s" % ("~/Private", *(private_back[1].split() + ["?"] * 3)[:3], "-", *words))
+        row(name, back[name][1], (
+            same(name, "made by ecfs", ours[name], kernel[0]),
+            same(name, "changed by the kernel", back[name][0], kernel[1]),
+            same(name, "changed by ecfs", back[name][1], lines_of(said_second, "first", name)[0])))
+    row("~/Private", private_back[1], (
+        "-",
+        same("~/Private", "made in the machine", private_back[0], lines_of(said, "private", "private")[1]),
+        same("~/Private", "changed by ecfs", private_back[1], lines_of(said_second, "private", "private")[0])))
     unwrapped = [check("unwrapped " + path, said.get(("wrapped", os.path.basename(path))) == [text])
                  for path, _, _, text in cases]
     print("wrapped passphrases that Debian's program unwraps: %d of %d" % (unwrapped.count("ok"), len(cases)))

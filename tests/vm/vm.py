@@ -48,7 +48,10 @@ if [ "$tree" = 1 ]; then
   /usr/bin/tar -C /disk --xattrs --xattrs-include='user.*' --numeric-owner -xpf /dev/vdb
 fi
 sh -eu /script 3>&3
-if [ "$tree" = 1 ]; then /usr/bin/tar -C /disk --xattrs --xattrs-include='user.*' --numeric-owner --exclude=./lost+found -cf /dev/vdc .; fi
+if [ "$tree" = 1 ]; then
+  rmdir /disk/lost+found
+  /usr/bin/tar -C /disk --xattrs --xattrs-include='user.*' --numeric-owner -cf /dev/vdc .
+fi
 """
 
 
@@ -74,8 +77,8 @@ def download(names, folder):
             return False
         exact = []
         for name in names:
-            said = subprocess.run(["apt-cache", "show", "--no-all-versions", name], capture_output=True, text=True).stdout
-            real = re.search(r"^Depends: (linux-image-[0-9][^ ,]*)", said, re.M)  # linux-image-amd64 is but a name
+            shown = subprocess.run(["apt-cache", "show", "--no-all-versions", name], capture_output=True, text=True)
+            real = re.search(r"^Depends: (linux-image-[0-9][^ ,]*)", shown.stdout, re.M)  # of linux-image-amd64
             exact.append(real.group(1) if real else name)
         done = subprocess.run(["apt-get", "download", "-q"] + exact, cwd=folder, capture_output=True, text=True)
         if done.returncode == 0:
@@ -132,7 +135,7 @@ class Guest:
         self.version = os.path.basename(self.kernel).removeprefix("vmlinuz-")
         self.all_modules = {
             os.path.basename(path)[:-3].replace("-", "_"): path
-            for path in glob.glob(os.path.join(self.root, "lib/modules", self.version, "kernel/**/*.ko"), recursive=True)}
+            for path in glob.glob(self.host("lib/modules/%s/kernel/**/*.ko" % self.version), recursive=True)}
         for folder in ("proc", "sys", "dev", "disk", "mnt", "root", "tmp", "run", "etc", "home"):
             self.entries[folder] = (stat.S_IFDIR | 0o755, b"")
         self.file("bin/busybox", self.host("bin/busybox"), 0o755)
@@ -178,7 +181,8 @@ class Guest:
             raise RuntimeError("%s needs %s" % (source, " ".join(missing)))
         for library in re.findall(r"(?:=> |^\s+)(/\S+) \(0x", said, re.M):
             name = os.path.basename(library)
-            self.file("lib64/" + name if name.startswith("ld-linux") else "lib/x86_64-linux-gnu/" + name, library, 0o755)
+            folder = "lib64/" if name.startswith("ld-linux") else "lib/x86_64-linux-gnu/"
+            self.file(folder + name, library, 0o755)
 
     def modules(self, *names):
         """Kernel modules, after those they depend on. What is built into the kernel has no file and is no error."""
@@ -221,7 +225,8 @@ class Guest:
         self.initramfs(at("initramfs"), tree is not None)
         command = [QEMU, "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", str(memory_mb), "-nodefaults",
                    "-no-user-config", "-display", "none", "-no-reboot", "-kernel", self.kernel,
-                   "-initrd", at("initramfs"), "-append", "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on",
+                   "-initrd", at("initramfs"), "-append",
+                   "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on",
                    "-serial", "file:" + at("console.log"), "-serial", "file:" + at("answer")]
         if tree is not None:
             run("tar", "-C", tree, "--xattrs", "--xattrs-include=user.*", "--numeric-owner", "-cf", at("in.tar"), ".")
@@ -244,7 +249,9 @@ class Guest:
             answer = f.read().replace("\r\n", "\n")
         status = re.search(r"^status (\d+)\n\Z", answer, re.M)
         if not why and (status is None or status.group(1) != "0"):
-            why = "the script ended with " + status.group(1) if status else "the machine stopped before its script ended"
+            why = "the machine stopped before its script ended"
+            if status is not None:
+                why = "the script ended with " + status.group(1)
         if why:
             with open(at("console.log"), errors="replace") as f:
                 raise RuntimeError("%s\n%s\nThe end of %s:\n%s" % (why, answer, at("console.log"), f.read()[-6000:]))
