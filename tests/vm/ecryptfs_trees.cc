@@ -7,9 +7,9 @@
 // vm_ecryptfs_trees volume LOWER VARIANT PAST NOW
 // vm_ecryptfs_trees mount DIRECTORY VARIANT PAST NOW
 //     PAST and NOW are lists of make/NAME and change/NAME, separated by commas, or "-". The tree has to be what PAST
-//     gives; then NOW is done to it, and it has to be what both give. Prints, for each of the two, the number of files,
-//     bytes and symbolic links and a digest of all that was read. Exit status: 0, or 1 with the first difference on
-//     stderr.
+//     gives, and a lower one without a fault for `ecfs fsck`; then NOW is done to it, and it has to be what both give.
+//     Prints, for each of the two, the number of files, bytes and symbolic links and a digest of all that was read.
+//     Exit status: 0, or 1 with the first difference on stderr.
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -24,6 +24,7 @@
 #include <string>
 #include <vector>
 
+#include "fs/check.h"
 #include "fs/format/ecryptfs_format.h"
 #include "fs/format/ecryptfs_names.h"
 #include "tests/fs/volume/workload.h"
@@ -474,6 +475,20 @@ Status apply(Model& model, Tree* tree, const std::vector<Step>& steps) {
   return {};
 }
 
+// Nothing of what a kernel or a Volume left may look damaged, or like a leftover, to `ecfs fsck`.
+Status check_lower(const Fd& lower, const Format& format) {
+  class First final : public CheckWatcher {
+   public:
+    std::string text;
+    void found(const Finding& finding) override {
+      if (text.empty()) text = "fsck finds: " + finding.lower + ": " + finding.what;
+    }
+    Status advanced(std::uint64_t, std::uint64_t) override { return {}; }
+  } first;
+  ECFS_TRY(check_tree(lower, format, CheckOptions(), first));
+  return first.text.empty() ? Status() : Status(Error{Code::kCorrupt, EIO, std::move(first.text)});
+}
+
 Result<std::unique_ptr<Tree>> open_tree(const std::string& how, const std::string& path, const Variant& variant) {
   if (how == "mount") {
     return std::unique_ptr<Tree>(new MountTree(path, variant.options.place == EcryptfsPlace::kFile));
@@ -481,8 +496,9 @@ Result<std::unique_ptr<Tree>> open_tree(const std::string& how, const std::strin
   if (how != "volume") return Error{Code::kInvalid, EINVAL, "no way to a tree: " + how};
   ECFS_LET(const Secret passphrase, Secret::copy_of(as_bytes(variant.passphrase)));
   ECFS_LET(auto format, make_ecryptfs_format(variant.options, passphrase));
-  Fd lower(::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  Fd lower(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!lower) return Error{Code::kIo, errno, path + ": " + std::strerror(errno)};
+  ECFS_TRY(check_lower(lower, *format));
   ECFS_LET(auto volume, Volume::open(std::move(lower), std::move(format), VolumeOptions()));
   return std::unique_ptr<Tree>(new VolumeTree(std::move(volume)));
 }
