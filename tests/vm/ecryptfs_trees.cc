@@ -54,10 +54,12 @@ EcryptfsCipher cipher(const char* name, std::size_t key_bytes) {
 
 std::vector<Variant> all_variants() {
   std::vector<Variant> all;
-  const std::vector<EcryptfsCipher> ciphers{cipher("aes", 16),      cipher("aes", 24),      cipher("aes", 32),
-                                            cipher("des3_ede", 24), cipher("cast5", 8),     cipher("cast5", 16),
-                                            cipher("blowfish", 8),  cipher("blowfish", 16), cipher("blowfish", 32),
-                                            cipher("blowfish", 56)};
+  std::vector<EcryptfsCipher> ciphers;  // all but those that OpenSSL does not have: twofish, cast6
+  for (const char* name : {"aes", "des3_ede", "cast5", "blowfish"}) {
+    for (std::size_t key_bytes = 1; key_bytes <= kEcryptfsMaxKeyBytes; ++key_bytes) {
+      if (const auto c = EcryptfsCipher::by_name(name, key_bytes)) ciphers.push_back(*c);
+    }
+  }
   for (const EcryptfsCipher& c : ciphers) {
     for (const EcryptfsNameKey names : {EcryptfsNameKey::kNone, EcryptfsNameKey::kOwn}) {
       for (const EcryptfsPlace place : {EcryptfsPlace::kFile, EcryptfsPlace::kXattr}) {
@@ -516,10 +518,12 @@ Status work(const std::vector<std::string>& args) {
   std::printf("%s\n", before.c_str());
   if (now.empty()) return {};
   ECFS_TRY(apply(model, tree.get(), now));
-  ECFS_TRY(compare(*tree, model));
-  tree.reset();  // what is read again comes from below; a mount is made anew by the caller
-  ECFS_LET(tree, open_tree(args[0], args[1], *variant));
-  ECFS_LET(const std::string after, compare(*tree, model));
+  ECFS_LET(std::string after, compare(*tree, model));
+  if (args[0] == "volume") {  // again, from below; for a mount the caller makes another one
+    tree.reset();
+    ECFS_LET(tree, open_tree(args[0], args[1], *variant));
+    ECFS_LET(after, compare(*tree, model));
+  }
   std::printf("%s\n", after.c_str());
   return {};
 }

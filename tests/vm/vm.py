@@ -217,7 +217,7 @@ class Guest:
             out.write(cpio_entry(0, "dev/console", stat.S_IFCHR | 0o600, rdev=(5, 1)))
             out.write(cpio_entry(0, "TRAILER!!!", 0))
 
-    def boot(self, tree=None, timeout_s=300, memory_mb=768, options=()):
+    def boot(self, tree=None, timeout_s=400, memory_mb=768, options=()):
         """Runs the script; gives what it wrote to descriptor 3. `tree` is replaced by what it left at /disk. `options`
         are more ones of QEMU. Raises RuntimeError, with the console's end, if the script or the machine failed."""
         def at(name):
