@@ -21,10 +21,12 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 
 PACKAGES = os.environ.get("VM_PACKAGES", "vm-packages")
 QEMU = "qemu-system-x86_64"
 DISK_MB = 1024  # of /disk; a sparse file
+LONGEST_S = 1200  # that a machine may take, however busy the one is on which it runs
 
 INIT = """#!/bin/sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
@@ -116,6 +118,23 @@ def cpio_entry(number, name, mode, data=b"", rdev=(0, 0)):
     fields = (number, mode, 0, 0, 1, 0, len(data), 0, 0, rdev[0], rdev[1], len(path), 0)
     head = b"070701" + b"".join(b"%08X" % field for field in fields) + path
     return head + b"\0" * (-len(head) % 4) + data + b"\0" * (-len(data) % 4)
+
+
+def watch(command, outputs, timeout_s):
+    """Runs it, for as long as its outputs grow; gives what went wrong, or "". A busy machine may be slow, one that
+    hangs is ended; so is one that takes LONGEST_S."""
+    end = time.monotonic() + LONGEST_S
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+        size, heard = 0, time.monotonic()
+        while process.poll() is None:
+            time.sleep(0.1)
+            now = time.monotonic()
+            if sum(os.path.getsize(path) for path in outputs) != size:
+                size, heard = sum(os.path.getsize(path) for path in outputs), now
+            if now - heard > timeout_s or now > end:
+                process.kill()
+                return "the machine was silent for %d s" % timeout_s if now <= end else "the machine took too long"
+    return "" if process.returncode == 0 else "%s ended with %d" % (command[0], process.returncode)
 
 
 class Guest:
@@ -217,9 +236,10 @@ class Guest:
             out.write(cpio_entry(0, "dev/console", stat.S_IFCHR | 0o600, rdev=(5, 1)))
             out.write(cpio_entry(0, "TRAILER!!!", 0))
 
-    def boot(self, tree=None, timeout_s=400, memory_mb=768, options=()):
+    def boot(self, tree=None, timeout_s=180, memory_mb=768, options=()):
         """Runs the script; gives what it wrote to descriptor 3. `tree` is replaced by what it left at /disk. `options`
-        are more ones of QEMU. Raises RuntimeError, with the console's end, if the script or the machine failed."""
+        are more ones of QEMU. Raises RuntimeError, with the console's end, if the script or the machine failed, or
+        nothing was heard of it for `timeout_s`."""
         def at(name):
             return os.path.join(self.work, name)
         self.initramfs(at("initramfs"), tree is not None)
@@ -238,13 +258,7 @@ class Guest:
                 command += ["-drive", "if=virtio,format=raw,cache=unsafe,file=" + at(image)]
         for name in ("console.log", "answer"):
             open(at(name), "w").close()
-        try:
-            subprocess.run(command + list(options), check=True, timeout=timeout_s, stdin=subprocess.DEVNULL)
-            why = ""
-        except subprocess.TimeoutExpired:
-            why = "the machine was not done after %d s" % timeout_s
-        except subprocess.CalledProcessError as failed:
-            why = "%s ended with %d" % (QEMU, failed.returncode)
+        why = watch(command + list(options), (at("console.log"), at("answer")), timeout_s)
         with open(at("answer"), errors="replace") as f:
             answer = f.read().replace("\r\n", "\n")
         status = re.search(r"^status (\d+)\n\Z", answer, re.M)
