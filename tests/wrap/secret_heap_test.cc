@@ -57,7 +57,7 @@ TEST(SecretHeap, PiecesAreAlignedApartAndNotDumped) {
     EXPECT_GE(piece, end);
     end = piece + len;
     EXPECT_NE(flags_of(piece).find(" dd "), std::string::npos) << len;
-    EXPECT_TRUE(std::all_of(piece, piece + len, [&](std::uint8_t b) { return b == (len & 0xff); })) << len;
+    EXPECT_TRUE(std::all_of(piece, piece + len, [fill = len & 0xff](std::uint8_t b) { return b == fill; })) << len;
   }
   for (const auto& [piece, len] : pieces) secret_free(piece);
 }

@@ -47,7 +47,7 @@ class VolumeFailure : public testing::TestWithParam<std::uint64_t> {
           continue;
         }
         ASSERT_TRUE(std::any_of(versions.begin(), versions.end(),
-                                [&](const Bytes& v) { return block_is(node->data, block, v); }))
+                                [&data = node->data, block](const Bytes& v) { return block_is(data, block, v); }))
             << full << ": block " << block << " is neither old nor new";
       }
     }

@@ -108,6 +108,7 @@ class OneFile {
     if (!good) bad(what + ": " + error_name(-errno));
   }
   void check(const std::uint8_t* got, std::uint64_t at, std::uint64_t len, const std::string& how) const {
+    if (len == 0) return;
     const auto miss = std::mismatch(got, got + len, model_.begin() + static_cast<std::ptrdiff_t>(at));
     if (miss.first == got + len) {
       num_compared += len;
