@@ -19,6 +19,7 @@
 #include <cstring>
 #include <filesystem>
 #include <functional>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <string>
@@ -125,7 +126,8 @@ class Steps {
 
   std::vector<Step> make() {
     add(What::kMkdir, "");
-    for (const std::size_t size : {0, 1, 15, 16, 4095, 4096, 4097, 8192, 12289, 102400}) {
+    for (const std::size_t size :
+         std::initializer_list<std::size_t>{0, 1, 15, 16, 4095, 4096, 4097, 8192, 12289, 102400}) {
       create("size-" + std::to_string(size), size);
     }
     create("appended", 4000);
@@ -153,7 +155,8 @@ class Steps {
     change_at_random("random", 1);
 
     add(What::kMkdir, "names");
-    for (const std::size_t len : {1, 2, 13, 14, 15, 16, 17, 30, 31, 32, 33, 63, 64, 142}) {
+    for (const std::size_t len :
+         std::initializer_list<std::size_t>{1, 2, 13, 14, 15, 16, 17, 30, 31, 32, 33, 63, 64, 142}) {
       add(What::kMkdir, "names/" + std::string(len, 'd'));
     }
     add(What::kMkdir, "names/" + longest('d'));
@@ -174,7 +177,7 @@ class Steps {
     add(What::kSymlink, "links/absolute", "/etc/passwd");
     add(What::kSymlink, "links/ünï", "../names/Übergrößenträger – 猫 🐈");
     add(What::kSymlink, "links/" + longest('l'), std::string(300, 't'));
-    for (const std::size_t len : {15, 16, 17, 59, 60, 61, 143, 144, 255, 256}) {
+    for (const std::size_t len : std::initializer_list<std::size_t>{15, 16, 17, 59, 60, 61, 143, 144, 255, 256}) {
       add(What::kSymlink, "links/" + std::to_string(len), std::string(len, 't'));
     }
     add(What::kSymlink, "links/longest", std::string(variant_.longest_link(), 't'));
