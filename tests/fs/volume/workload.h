@@ -276,6 +276,8 @@ class Mounted {
     volume_ = need(Volume::open(std::move(root), need(make_native_format(options, key)), VolumeOptions()));
     volume_->start();
   }
+  // `volume` is not started yet.
+  explicit Mounted(std::unique_ptr<Volume> volume) : volume_(std::move(volume)) { volume_->start(); }
   Volume& volume() { return *volume_; }
 
   // run does the step; upon ESTALE it looks the names up again and tries once more, as the kernel does.
