@@ -19,6 +19,9 @@ struct OpenFile {
   OpenFile(Inode& of, Fd fd, bool writable) noexcept : inode(of), file(std::move(fd), writable) {}
 
   Inode& inode;
+  // Shared by what sets the file's times: whoever writes, and utimens; alone while what was put off is stored, which is
+  // to leave them as they are.
+  std::shared_mutex times;
   // Shared by every use of `file` and `contents`; alone while a descriptor is exchanged for a writable one.
   std::shared_mutex upgrade;
   LowerFile file;

@@ -421,14 +421,7 @@ Result<struct stat> Volume::setattr(std::uint64_t nodeid, const AttrChange& chan
       ECFS_LET(const Fd fd, path_fd(inode));
       ECFS_TRY(changing_mode(inode, [&] { return change_on(fd.get()); }));
     } else {
-      Status done = on_fd(inode, change_on);
-      if (!done && is_gone(done.error()) && S_ISREG(inode->type)) {
-        // Its last name went while somebody was opening it: then that handle has it. (The kernel sends the times of a
-        // file that lost a name, and would have the close of that handle report an error.)
-        { const std::lock_guard lock(opening(*inode)); }
-        done = on_fd(inode, change_on);
-      }
-      ECFS_TRY(std::move(done));
+      ECFS_TRY(changing_times(inode, [&] { return on_fd(inode, change_on); }));
     }
   }
   ECFS_LET(const LowerStat lower, look(inode));

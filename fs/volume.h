@@ -272,6 +272,8 @@ class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the orde
   Result<Fd> make_with_header(int dirfd, const char* lower, mode_t mode);
   template <class F>
   Status changing_mode(const InodeRef& inode, F&& work);
+  template <class F>
+  Status changing_times(const InodeRef& inode, F&& work);
   static void put_mode_back(OpenFile& open) noexcept;
   void note_write(const InodeRef& inode, OpenFile& open);
   template <class F>

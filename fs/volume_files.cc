@@ -169,8 +169,10 @@ Result<std::shared_ptr<OpenFile>> Volume::acquire_locked(const InodeRef& inode, 
   } else {
     ECFS_LET(open->contents, format_->open_contents(open->file));
     ECFS_LET(const std::uint64_t size, open->contents->size());
-    // The authenticated size wins over arithmetic from now on.
-    if (format_->plain_size(static_cast<std::uint64_t>(st.st.st_size)) != size) hint_size(st, size);
+    // The authenticated size wins over arithmetic, and over what was remembered, from now on.
+    std::optional<std::uint64_t> believed = hinted_size(st);
+    if (!believed) believed = format_->plain_size(static_cast<std::uint64_t>(st.st.st_size));
+    if (believed != size) hint_size(st, size);
     if (keep_cache != nullptr && !options_.shared) {
       const std::lock_guard lock(inode->mutex);
       if (inode->kernel_size != size) {
@@ -239,6 +241,7 @@ void Volume::put_mode_back(OpenFile& open) noexcept {
 // What is put off is no change by anybody: the file's time stays what the last write or the kernel made it.
 template <class F>
 Status Volume::keeping_mtime(OpenFile& open, F&& work) {
+  const std::unique_lock still(open.times);
   const std::shared_lock lock(open.upgrade);
   if (!open.file.writable() || !open.contents->puts_off()) return work();
   const Result<LowerStat> before = stat_at(open.file.fd(), "");
@@ -278,6 +281,7 @@ void Volume::note_write(const InodeRef& inode, OpenFile& open) {
 // kernel that keeps no times itself leaves that of such a change to us.
 template <class F>
 Status Volume::changing(OpenFile& open, F&& work) {
+  const std::shared_lock still(open.times);
   const std::shared_lock lock(open.upgrade);
   open.changed = true;
   Result<LowerStat> before = gone();
@@ -414,6 +418,7 @@ Result<std::size_t> Volume::read(FileHandle& file, std::uint64_t offset, Mutable
 
 Result<std::size_t> Volume::write(FileHandle& file, std::uint64_t offset, ByteView data, bool all_or_error) {
   ECFS_TRY(writable(*file.inode));
+  const std::shared_lock still(file.open->times);
   const std::shared_lock lock(file.open->upgrade);
   note_write(file.inode, *file.open);
   std::size_t written = 0;

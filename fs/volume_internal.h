@@ -29,8 +29,12 @@ Status Volume::changing_mode(const InodeRef& inode, F&& work) {
     const std::lock_guard inode_lock(inode->mutex);
     open = inode->open;
   }
+  std::shared_lock<std::shared_mutex> times;
   std::unique_lock<std::shared_mutex> alone;
-  if (open) alone = std::unique_lock(open->upgrade);
+  if (open) {
+    times = std::shared_lock(open->times);
+    alone = std::unique_lock(open->upgrade);
+  }
   Status done = work();
   if (alone) {
     struct stat st {};
@@ -40,6 +44,24 @@ Status Volume::changing_mode(const InodeRef& inode, F&& work) {
     inode->note_mode(st ? st->st.st_mode : 0);
   }
   return done;
+}
+
+// changing_times has `work` set the times of an inode. Of a file nothing put off is stored meanwhile, after which the
+// times would be put back to what they were, nor is it opened or closed; and where its last name goes while it is being
+// opened, that handle has it. (The kernel sends the times of a file that lost a name, and would have the close of that
+// handle report an error.)
+template <class F>
+Status Volume::changing_times(const InodeRef& inode, F&& work) {
+  if (!S_ISREG(inode->type)) return work();
+  const std::lock_guard lock(opening(*inode));
+  std::shared_ptr<OpenFile> open;
+  {
+    const std::lock_guard inode_lock(inode->mutex);
+    open = inode->open;
+  }
+  std::shared_lock<std::shared_mutex> times;
+  if (open) times = std::shared_lock(open->times);
+  return work();
 }
 
 // at_link gives `use` a descriptor of the parent and the lower name of a link by which the inode is known, of each in

@@ -3,7 +3,8 @@
 // steps, done on a model in memory.
 //
 // vm_ecryptfs_trees list
-//     the variants: name, passphrase, salt (hexadecimal), options for mount(8), separated by tabs
+//     the variants that there are ciphers for: name, passphrase, salt (hexadecimal), options for mount(8), separated by
+//     tabs
 // vm_ecryptfs_trees volume LOWER VARIANT PAST NOW
 // vm_ecryptfs_trees mount DIRECTORY VARIANT PAST NOW
 //     PAST and NOW are lists of make/NAME and change/NAME, separated by commas, or "-". The tree has to be what PAST
@@ -36,12 +37,23 @@ namespace {
 
 namespace stdfs = std::filesystem;
 
+enum class NameKey { kNone, kOwn, kContents };
+
 struct Variant {
   std::string name;
   std::string passphrase = "the passphrase of a tree";
-  EcryptfsFormatOptions options;
+  wrap::EcryptfsSalt salt = kEcryptfsContentSalt;
+  NameKey name_key = NameKey::kOwn;
+  EcryptfsFormatOptions options;  // but for the signatures, which follow from the above
 
-  [[nodiscard]] bool encrypted_names() const { return options.names != EcryptfsNameKey::kNone; }
+  [[nodiscard]] bool encrypted_names() const { return name_key != NameKey::kNone; }
+  [[nodiscard]] EcryptfsKeys keys() const {
+    const Secret secret = need(Secret::copy_of(as_bytes(passphrase)));
+    EcryptfsKeys keys;
+    keys.all.push_back(need(EcryptfsKey::derive(secret, salt)));
+    if (name_key == NameKey::kOwn) keys.all.push_back(need(EcryptfsKey::derive(secret, kEcryptfsNameSalt)));
+    return keys;
+  }
   [[nodiscard]] std::size_t longest_name() const { return encrypted_names() ? kEcryptfsLongestName : 255; }
   [[nodiscard]] std::size_t longest_link() const {
     if (!encrypted_names()) return kEcryptfsLongestLowerLink;
@@ -53,23 +65,32 @@ EcryptfsCipher cipher(const char* name, std::size_t key_bytes) {
   return need(EcryptfsCipher::by_name(name, key_bytes));
 }
 
+// Whether this program has the cipher itself; the kernel's side of it needs none.
+bool available(const EcryptfsCipher& c) {
+  const bool of_botan = c.name() == "twofish" || c.name() == "cast6";
+  return !of_botan || has_botan_cipher(c.code);
+}
+
 std::vector<Variant> all_variants() {
   std::vector<Variant> all;
-  std::vector<EcryptfsCipher> ciphers;  // all but those that OpenSSL does not have: twofish, cast6
-  for (const char* name : {"aes", "des3_ede", "cast5", "blowfish"}) {
+  std::vector<EcryptfsCipher> ciphers;
+  for (const char* name : {"aes", "des3_ede", "cast5", "blowfish", "twofish", "cast6"}) {
     for (std::size_t key_bytes = 1; key_bytes <= kEcryptfsMaxKeyBytes; ++key_bytes) {
       if (const auto c = EcryptfsCipher::by_name(name, key_bytes)) ciphers.push_back(*c);
     }
   }
+  std::string_view last;  // the first key length of a cipher in every way, the others as ecryptfs-utils makes them
   for (const EcryptfsCipher& c : ciphers) {
-    for (const EcryptfsNameKey names : {EcryptfsNameKey::kNone, EcryptfsNameKey::kOwn}) {
+    const bool every_way = c.name() != last;
+    last = c.name();
+    for (const NameKey names : {NameKey::kNone, NameKey::kOwn}) {
       for (const EcryptfsPlace place : {EcryptfsPlace::kFile, EcryptfsPlace::kXattr}) {
+        if (!every_way && (names == NameKey::kNone || place == EcryptfsPlace::kXattr)) continue;
         Variant v;
         v.name = std::string(c.name()) + "-" + std::to_string(c.key_bytes) +
-                 (names == EcryptfsNameKey::kNone ? "-plain" : "-names") +
-                 (place == EcryptfsPlace::kFile ? "" : "-xattr");
+                 (names == NameKey::kNone ? "-plain" : "-names") + (place == EcryptfsPlace::kFile ? "" : "-xattr");
         v.options.cipher = c;
-        v.options.names = names;
+        v.name_key = names;
         v.options.place = place;
         all.push_back(v);
       }
@@ -77,7 +98,7 @@ std::vector<Variant> all_variants() {
   }
   Variant v;
   v.name = "aes-16-one-key";
-  v.options.names = EcryptfsNameKey::kContentsKey;
+  v.name_key = NameKey::kContents;
   all.push_back(v);
   v = {};
   v.name = "aes-16-names-aes-32";
@@ -90,7 +111,7 @@ std::vector<Variant> all_variants() {
   all.push_back(v);
   v = {};
   v.name = "aes-16-other-salt";
-  v.options.salt = {0xfe, 0xdc, 0xba, 0x98, 0x76, 0x54, 0x32, 0x10};
+  v.salt = {0xfe, 0xdc, 0xba, 0x98, 0x76, 0x54, 0x32, 0x10};
   v.passphrase = "ein längerer Satz, so lang wie er nur sein darf: 64 Byte, Ende";
   all.push_back(v);
   v = {};
@@ -101,16 +122,11 @@ std::vector<Variant> all_variants() {
 }
 
 std::string mount_options(const Variant& v) {
-  const Secret passphrase = need(Secret::copy_of(as_bytes(v.passphrase)));
-  const EcryptfsKey contents = need(EcryptfsKey::derive(passphrase, v.options.salt));
-  const EcryptfsKey names = need(EcryptfsKey::derive(passphrase, kEcryptfsNameSalt));
+  const EcryptfsKeys keys = v.keys();
   const EcryptfsCipher& c = v.options.cipher;
-  std::string text = "ecryptfs_sig=" + to_hex(contents.signature) + ",ecryptfs_cipher=" + std::string(c.name()) +
-                     ",ecryptfs_key_bytes=" + std::to_string(c.key_bytes);
-  if (v.encrypted_names()) {
-    text +=
-        ",ecryptfs_fnek_sig=" + to_hex(v.options.names == EcryptfsNameKey::kOwn ? names.signature : contents.signature);
-  }
+  std::string text = "ecryptfs_sig=" + to_hex(keys.all.front().signature) +
+                     ",ecryptfs_cipher=" + std::string(c.name()) + ",ecryptfs_key_bytes=" + std::to_string(c.key_bytes);
+  if (v.encrypted_names()) text += ",ecryptfs_fnek_sig=" + to_hex(keys.all.back().signature);
   if (v.options.name_cipher) {
     text += ",ecryptfs_fn_cipher=" + std::string(v.options.name_cipher->name()) +
             ",ecryptfs_fn_key_bytes=" + std::to_string(v.options.name_cipher->key_bytes);
@@ -499,8 +515,12 @@ Result<std::unique_ptr<Tree>> open_tree(const std::string& how, const std::strin
     return std::unique_ptr<Tree>(new MountTree(path, variant.options.place == EcryptfsPlace::kFile));
   }
   if (how != "volume") return Error{Code::kInvalid, EINVAL, "no way to a tree: " + how};
-  ECFS_LET(const Secret passphrase, Secret::copy_of(as_bytes(variant.passphrase)));
-  ECFS_LET(auto format, make_ecryptfs_format(variant.options, passphrase));
+  const EcryptfsKeys keys = variant.keys();
+  EcryptfsFormatOptions options = variant.options;
+  options.signatures = {keys.all.front().signature};
+  if (variant.encrypted_names()) options.name_signature = keys.all.back().signature;
+  ECFS_LET(const Secret packed, keys.pack());
+  ECFS_LET(auto format, make_ecryptfs_format(options, packed));
   Fd lower(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!lower) return Error{Code::kIo, errno, path + ": " + std::strerror(errno)};
   ECFS_TRY(check_lower(lower, *format));
@@ -538,8 +558,10 @@ int main(int argc, char** argv) {
   using namespace ecfs::fs::test;  // NOLINT: a test program
   const std::vector<std::string> args(argv + 1, argv + argc);
   if (args.size() == 1 && args[0] == "list") {
+    ecfs::fs::load_botan();
     for (const Variant& v : all_variants()) {
-      std::printf("%s\t%s\t%s\t%s\n", v.name.c_str(), v.passphrase.c_str(), ecfs::to_hex(v.options.salt).c_str(),
+      if (!available(v.options.cipher)) continue;
+      std::printf("%s\t%s\t%s\t%s\n", v.name.c_str(), v.passphrase.c_str(), ecfs::to_hex(v.salt).c_str(),
                   mount_options(v).c_str());
     }
     return 0;

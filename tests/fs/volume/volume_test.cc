@@ -627,6 +627,26 @@ TEST_F(VolumeTest, ClosingDoesNotChangeTheTime) {
   EXPECT_EQ(v().getattr(node)->st_size, 208'192);
 }
 
+TEST_F(VolumeTest, ATimeThatIsSetWhileAFileIsClosedStays) {
+  const Bytes block(8192, 7);
+  for (int round = 0; round < 200; ++round) {
+    auto made = v().create(kRoot, "f" + std::to_string(round), 0644, O_RDWR, Caller::self());
+    ASSERT_TRUE(made);
+    ASSERT_TRUE(v().write(*made->file.handle, 0, block, true));
+    ASSERT_TRUE(v().write(*made->file.handle, 200'000, block, true));  // a gap: filled when it is settled
+    std::atomic<bool> begun{false};
+    std::thread closing([&] {
+      begun = true;
+      v().release(std::move(made->file.handle));
+    });
+    while (!begun) std::this_thread::yield();
+    std::this_thread::sleep_for(std::chrono::microseconds(5 * (round % 20)));
+    EXPECT_TRUE(v().setattr(made->entry.nodeid, {{}, {}, {}, {}, {}, timespec{1'000'000'000, 42}}));
+    closing.join();
+    ASSERT_EQ(v().getattr(made->entry.nodeid)->st_mtim.tv_sec, 1'000'000'000) << "round " << round;
+  }
+}
+
 TEST_F(VolumeTest, AGapIsSettledInTime) {
   auto made = v().create(kRoot, "f", 0644, O_RDWR, Caller::self());
   ASSERT_TRUE(made);
