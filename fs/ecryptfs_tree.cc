@@ -36,6 +36,7 @@ template <class T>
 std::vector<T> by_frequency(std::vector<std::pair<T, int>> counts) {
   std::stable_sort(counts.begin(), counts.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
   std::vector<T> out;
+  out.reserve(counts.size());
   for (const auto& [what, number] : counts) out.push_back(what);
   return out;
 }

@@ -156,8 +156,7 @@ class Finder {
                            " is not in the keyring, and there is no terminal to ask for its passphrase on: give "
                            "--passphrase-fd N, --passphrase-file FILE or key=passphrase:passphrase_passwd_file=FILE"};
         }
-        const Status typed =
-            take_passphrase("Passphrase of " + printable(shown_) + " (key " + to_hex(signature) + "): ");
+        Status typed = take_passphrase("Passphrase of " + printable(shown_) + " (key " + to_hex(signature) + "): ");
         if (!typed && (typed.error().code != Code::kInvalid || has_passphrase_source())) return typed;
         if (known(signature) != nullptr) break;
         if (has_passphrase_source() || i == kTries) return wrong(signature);
@@ -262,7 +261,7 @@ class Settler {
       }
     }
     for (int i = 1;; ++i) {
-      const Status typed = finder_.take_passphrase("Passphrase of " + printable(shown_) + ": ");
+      Status typed = finder_.take_passphrase("Passphrase of " + printable(shown_) + ": ");
       const bool again = !finder_.has_passphrase_source() && i < kTries;
       if (!typed) {
         if (typed.error().code != Code::kInvalid || !again) return typed;

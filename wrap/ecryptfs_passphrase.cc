@@ -33,8 +33,9 @@ Result<EcryptfsKey> EcryptfsKey::derive(const Secret& passphrase, const Ecryptfs
     return Error{Code::kInvalid, EINVAL, "an eCryptfs passphrase has 1 to 64 bytes, none of them NUL"};
   }
   ECFS_LET(Secret salted, Secret::of_size(salt.size() + text.size()));
-  std::copy(salt.begin(), salt.end(), salted.reveal_mutable().begin());
-  std::copy(text.begin(), text.end(), salted.reveal_mutable().begin() + salt.size());
+  const MutableByteView bytes = salted.reveal_mutable();
+  std::copy(salt.begin(), salt.end(), bytes.begin());
+  std::copy(text.begin(), text.end(), bytes.subspan(salt.size()).begin());
   EcryptfsKey key;
   key.salt = salt;
   ECFS_LET(key.key, Secret::of_size(kEcryptfsKeyBytes));
