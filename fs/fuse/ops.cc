@@ -18,10 +18,16 @@ namespace {
 
 constexpr unsigned kMaxRequestBytes = 1U << 20;
 constexpr double kTimeoutSec = 60.0;  // of names and attributes, where the lower tree is ours alone
+// Of a directory's attributes: an answer that one thread is given may be overtaken by what another does there, and the
+// kernel believes it all the same.
+constexpr double kDirTimeoutSec = 1.0;
 
 Server& server_of(fuse_req_t req) noexcept { return *static_cast<Server*>(fuse_req_userdata(req)); }
 Volume& volume_of(fuse_req_t req) noexcept { return *server_of(req).volume; }
 double timeout_of(fuse_req_t req) noexcept { return server_of(req).shared ? 0.0 : kTimeoutSec; }
+double attr_timeout_of(fuse_req_t req, const struct stat& st) noexcept {
+  return S_ISDIR(st.st_mode) ? std::min(kDirTimeoutSec, timeout_of(req)) : timeout_of(req);
+}
 
 // reply_with does `work` (a Result) and gives its value to `reply`; an error, or an exception of the standard library,
 // becomes the one reply instead.
@@ -76,7 +82,7 @@ fuse_entry_param to_fuse(fuse_req_t req, const Entry& entry) noexcept {
   out.ino = entry.nodeid;
   out.generation = entry.generation;
   out.attr = entry.attr;
-  out.attr_timeout = timeout_of(req);
+  out.attr_timeout = attr_timeout_of(req, entry.attr);
   out.entry_timeout = timeout_of(req);
   return out;
 }
@@ -188,7 +194,7 @@ void op_forget_multi(fuse_req_t req, std::size_t count, fuse_forget_data* forget
   fuse_reply_none(req);
 }
 
-void reply_attr(fuse_req_t req, const struct stat& st) noexcept { fuse_reply_attr(req, &st, timeout_of(req)); }
+void reply_attr(fuse_req_t req, const struct stat& st) noexcept { fuse_reply_attr(req, &st, attr_timeout_of(req, st)); }
 
 void op_getattr(fuse_req_t req, fuse_ino_t ino, fuse_file_info*) noexcept {
   // A look at the root itself is none at the files.

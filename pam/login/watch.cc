@@ -126,14 +126,16 @@ class Watcher {
   bool clean_up() {
     (void)drop_tokens(who_, ids_, Deadline(kTokensMs));
     const Deadline clean_tries(config_.unmount_wait_s * 1000);
+    bool told = false;
     bool policy_applied = false;
     for (;;) {
       const std::vector<wrap::MountEntry> busy = unmount_all(false);
       if (busy.empty()) return true;
       int pause_ms = kRetryMs;
       if (clean_tries.remaining_ms() == 0) {
-        if (!policy_applied) apply_policy(busy);
-        policy_applied = true;
+        // Who uses it may be seen only later: a process that is just being started shows no files.
+        if (!policy_applied) policy_applied = apply_policy(busy, !told);
+        told = true;
         if (config_.unmount_busy == wrap::BusyPolicy::kLazy && unmount_all(true).empty()) return true;
         pause_ms = kSlowRetryMs;
       }
@@ -144,9 +146,14 @@ class Watcher {
     }
   }
 
-  void apply_policy(const std::vector<wrap::MountEntry>& busy) const {
+  // apply_policy says who uses each of the mounts (nothing, if nobody is seen and it is not the first time), and ends
+  // them where that is the policy. False if nobody was seen at one of them.
+  bool apply_policy(const std::vector<wrap::MountEntry>& busy, bool first) const {
+    bool all_seen = true;
     for (const wrap::MountEntry& entry : busy) {
       const std::vector<wrap::Holder> holders = wrap::holders_of(entry);
+      all_seen = all_seen && !holders.empty();
+      if (holders.empty() && !first) continue;
       std::string text;
       for (std::size_t i = 0; i < holders.size() && i < kMostHoldersLogged; ++i) {
         text += (text.empty() ? "" : ", ") + holders[i].name + " (" + std::to_string(holders[i].pid) + ")";
@@ -156,6 +163,7 @@ class Watcher {
                                 (text.empty() ? "something not visible" : text));
       if (config_.unmount_busy == wrap::BusyPolicy::kKill) end_processes(holders);
     }
+    return all_seen;
   }
 
   // Only processes of this user: root's, or another user's, are not ours to end.

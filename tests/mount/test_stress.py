@@ -57,10 +57,13 @@ class Stress(unittest.TestCase):
     def test_races(self):
         v = self.volume()
         for i in range(6 if LONG else 1):
-            said = self.stress("race", v.mnt, seed=SEED + i, seconds=10 if LONG else 3 if ECRYPTFS else 6, workers=6)
+            lists = [os.path.join(v.base, name) for name in ("before", "after")]
+            said = self.stress("race", v.mnt, lists[0], seed=SEED + i, seconds=10 if LONG else 3 if ECRYPTFS else 6, workers=6)
             v.remount()
-            again = self.stress("race", v.mnt, verify=1)
-            self.assertEqual(said.splitlines()[-1], again.splitlines()[-1])
+            again = self.stress("race", v.mnt, lists[1], verify=1)
+            if said.splitlines()[-1] != again.splitlines()[-1]:
+                differ = subprocess.run(["diff", *lists], capture_output=True, text=True).stdout
+                self.fail("the tree is another after a remount:\n" + differ)
 
 
 if __name__ == "__main__":
