@@ -22,6 +22,9 @@ import tempfile
 import time
 import unittest
 
+sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import sanitizer_reports  # noqa: E402
+
 MOUNT_NATIVE = os.environ.get("MOUNT_NATIVE", "mount_native")
 STRESS = os.environ.get("MOUNT_STRESS", "mount_stress")
 LONG = bool(os.environ.get("ECFS_LONG"))
@@ -91,12 +94,11 @@ def collect_sanitizer_reports():
 
 def print_all(reports):
     """Prints the reports; gives their number."""
-    names = os.listdir(reports)
-    for name in names:
-        with open(os.path.join(reports, name)) as f:
-            print(f.read())
+    found = sanitizer_reports.findings(reports)
+    for text in found:
+        print(text)
     shutil.rmtree(reports)
-    return len(names)
+    return len(found)
 
 
 def wait_for(what, seconds=10.0):

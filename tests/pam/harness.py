@@ -15,6 +15,9 @@ import threading
 import time
 import unittest
 
+sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import sanitizer_reports  # noqa: E402
+
 PAM_SUCCESS, PAM_PERM_DENIED, PAM_AUTH_ERR, PAM_AUTHTOK_ERR, PAM_AUTHTOK_RECOVERY_ERR = 0, 6, 7, 20, 21
 SERVICE = "ecfs-test-login"
 SKIP = 77
@@ -43,8 +46,8 @@ def enter(argv):
         reports.chmod(0o1777)
         env |= {"ASAN_OPTIONS": f"log_path={reports}/asan", "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={reports}/ubsan"}
         status = subprocess.call(command, env=env)
-        for report in reports.iterdir():
-            print(report.read_text()[:5000])
+        for text in sanitizer_reports.findings(reports):
+            print(text[:5000])
             status = 1
         shutil.rmtree(work, ignore_errors=True)
         sys.exit(status)
