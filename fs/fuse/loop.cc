@@ -24,8 +24,9 @@
 namespace ecfs::fs {
 namespace {
 
-constexpr unsigned kFewest = 2;       // threads that take turns
-constexpr int kWakeSignal = SIGUSR1;  // takes a thread out of read(2)
+constexpr unsigned kFewest = 1;           // threads, where one has no cause to wait for anything but requests
+constexpr std::int64_t kSoonNs = 50'000;  // a request that comes within it is waited for awake
+constexpr int kWakeSignal = SIGUSR1;      // takes a thread out of read(2)
 constexpr std::int64_t kTickNs = 1'000'000;
 constexpr unsigned kQuietTicks = 50;        // without a moment when all were at work: no need to look
 constexpr unsigned kTicksUntilFewer = 100;  // one thread less, if none was wanted meanwhile
@@ -52,7 +53,7 @@ class Loop {
   void let_in();
   void work(Worker& self);
   bool take_turn();
-  bool receive(fuse_buf& buffer);
+  bool receive(fuse_buf& buffer, std::int64_t& waited_ns);
   void watch(const sigset_t& awake);
   void tick();
   void end_threads();
@@ -122,12 +123,19 @@ bool Loop::take_turn() {
   return true;
 }
 
-// receive gets one request; false: the session has ended.
-bool Loop::receive(fuse_buf& buffer) {
+// receive gets one request; false: the session has ended. `waited_ns` is how long the one before was waited for: if it
+// came soon, and nobody else waits, whom the kernel would wake, then the next is waited for awake.
+bool Loop::receive(fuse_buf& buffer, std::int64_t& waited_ns) {
+  const std::int64_t begin = now_ns(CLOCK_MONOTONIC);
+  if (waited_ns < kSoonNs && wanted_ == 1 && kNumCpus > 1) {
+    pollfd request{fuse_session_fd(session_), POLLIN, 0};
+    while (poll(&request, 1, 0) == 0 && now_ns(CLOCK_MONOTONIC) - begin < kSoonNs) continue;
+  }
   int got = 0;
   do {
     got = fuse_session_receive_buf(session_, &buffer);
   } while (got == -EINTR && fuse_session_exited(session_) == 0);
+  waited_ns = now_ns(CLOCK_MONOTONIC) - begin;
   const bool last = --reading_ == 0;
   ++taken_;
   if (got <= 0 || fuse_session_exited(session_) != 0) {
@@ -143,7 +151,8 @@ bool Loop::receive(fuse_buf& buffer) {
 
 void Loop::work(Worker& self) {
   fuse_buf buffer{};
-  while (take_turn() && receive(buffer)) fuse_session_process_buf(session_, &buffer);
+  std::int64_t waited_ns = kSoonNs;
+  while (take_turn() && receive(buffer, waited_ns)) fuse_session_process_buf(session_, &buffer);
   free(buffer.mem);  // NOLINT: libfuse allocates it so
   {
     const std::lock_guard lock(mutex_);

@@ -1,9 +1,11 @@
 // The threads that answer the kernel.
 //
 // libfuse's own loop has all of its threads wait for requests, and the kernel hands those out in turn: each wakes the
-// thread that has slept longest, on whatever CPU it was. Two threads that take turns do the same work in half the time.
-// More are let in while the two wait for something else than a CPU (a disk, a lock), or are long at one request, and
-// stay aside again when that is over: looked at every millisecond, and not at all while nothing is to be done.
+// thread that has slept longest, on whatever CPU it was, and waking a CPU that sleeps costs more than most requests. So
+// one thread answers, and while requests come close upon each other it waits for the next awake, 50 microseconds at
+// most (a third less time for small files, measured on two virtual CPUs). More threads are let in while it waits for
+// something else than a CPU (a disk, a lock), or is long at one request, and stay aside again when that is over: looked
+// at every millisecond, and not at all while nothing is to be done.
 #pragma once
 
 #include "wrap/base/result.h"
