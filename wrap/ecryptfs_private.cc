@@ -13,7 +13,6 @@
 #include "wrap/base/log.h"
 #include "wrap/base/owned.h"
 #include "wrap/ecryptfs_token.h"
-#include "wrap/user_dir.h"
 #include "wrap/wrapped_passphrase.h"
 
 namespace ecfs::wrap {
@@ -38,15 +37,6 @@ bool exists(int dir, const char* name) {
 }
 
 Error corrupt(std::string what) { return Error{Code::kCorrupt, 0, std::move(what)}; }
-
-// ecryptfs-utils has the place of encrypted homes written into it, wherever homes are.
-Result<UserDir> open_dir(const Identity& who) {
-  auto found = open_user_dir(who, kDirName);
-  if (found && found->beside_home) return found;
-  auto usual = open_beside_home(who, "/home/", kDirName);
-  if (usual || usual.error().code != Code::kNotFound) return usual;
-  return found;
-}
 
 // ~/.Private may be a link to where the files really are; it is followed as the user, and stays where it leads now.
 std::string resolved(const std::string& path) {
@@ -120,8 +110,17 @@ Result<std::string> parse_private_mnt(ByteView text) {
   return std::string(line);
 }
 
+// ecryptfs-utils has the place of encrypted homes written into it, wherever homes are.
+Result<UserDir> open_ecryptfs_dir(const Identity& who) {
+  auto found = open_user_dir(who, kDirName);
+  if (found && found->beside_home) return found;
+  auto usual = open_beside_home(who, "/home/", kDirName);
+  if (usual || usual.error().code != Code::kNotFound) return usual;
+  return found;
+}
+
 Result<OpenProfile> open_ecryptfs_private(const Identity& who) {
-  ECFS_LET(UserDir found, open_dir(who));
+  ECFS_LET(UserDir found, open_ecryptfs_dir(who));
   const int dir = found.dir.get();
   if (!exists(dir, kSignatures) && !exists(dir, kMountpoint) && !exists(dir, kAutoMount)) {
     return Error{Code::kNotFound, ENOENT, found.path + " is not of an encrypted directory"};

@@ -17,6 +17,7 @@
 #include "wrap/ecryptfs_passphrase.h"
 #include "wrap/mount.h"
 #include "wrap/profile.h"
+#include "wrap/user_dir.h"
 
 namespace ecfs::wrap {
 
@@ -30,6 +31,10 @@ struct PrivateSignatures {
 };
 Result<PrivateSignatures> parse_private_sig(ByteView text);
 Result<std::string> parse_private_mnt(ByteView text);
+
+// open_ecryptfs_dir opens the directory .ecryptfs of a user: that beside the home (/home/.ecryptfs/USER too, wherever the
+// home is) before ~/.ecryptfs. kNotFound if there is neither.
+Result<UserDir> open_ecryptfs_dir(const Identity& who);
 
 // open_ecryptfs_private finds it: of_ecryptfs_utils is set, `options` has the signatures and the cipher that
 // mount.ecryptfs_private uses. kNotFound if there is none, or if a profile of ~/.ecfs has its name, its mountpoint or
