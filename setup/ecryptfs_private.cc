@@ -59,7 +59,8 @@ Result<OpenedPrivate> by_slots(const VolumeRef& volume, const UnlockOptions& opt
 }
 
 // The keys of the mount: those in the keyring, unless a passphrase was given.
-Result<std::vector<wrap::EcryptfsKey>> keys_for(const VolumeRef& volume, const UnlockOptions& options, bool ask_always) {
+Result<std::vector<wrap::EcryptfsKey>> keys_for(const VolumeRef& volume, const UnlockOptions& options,
+                                                bool ask_always) {
   const wrap::Profile& profile = volume.profile->profile;
   if (!ask_always && !options.source.given() && !options.recovery && !options.mount_passphrase) {
     if (auto keys = wrap::private_keys_in_keyring(profile); keys) return keys;
@@ -78,8 +79,9 @@ Result<Fd> profiles_dir_for(const VolumeRef& volume, const Identity& me) {
   if (!found && found.error().code != Code::kNotFound) return std::move(found).error();
   return Error{Code::kUnavailable, ENOENT,
                "the keys of an encrypted home must be where they can be read while it is locked. Once, as root:   "
-               "install -d -m 755 " + parent + " && install -d -m 700 -o " + me.name + " " + parent + "/" + me.name +
-                   " " + parent + "/" + me.name + "/.ecfs"};
+               "install -d -m 755 " +
+                   parent + " && install -d -m 700 -o " + me.name + " " + parent + "/" + me.name + " " + parent + "/" +
+                   me.name + "/.ecfs"};
 }
 
 // What an interrupted attempt left: a header of slots without a profile. Anything else is not touched.
@@ -111,16 +113,16 @@ Result<OpenedPrivate> unlock_private(const VolumeRef& volume, const UnlockOption
                      "` makes one); its mount passphrase is given with --mount-passphrase"};
   }
   ECFS_LET(const wrap::EcryptfsSalt salt, salt_of_caller());
-  const char* const what = options.mount_passphrase                           ? "Mount"
+  const char* const what = options.mount_passphrase                         ? "Mount"
                            : wrap::is_wrapping_independent(*volume.profile) ? "Wrapping"
-                                                                              : "Login";
+                                                                            : "Login";
   const std::string prompt = std::string(what) + " passphrase of " + printable(shown) + ": ";
   for (int i = 1;; ++i) {
     auto typed = read_secret(options.source, prompt);
     const bool empty = !typed && typed.error().code == Code::kInvalid && !options.source.given() && interactive();
     if (!typed && !empty) return std::move(typed).error();
-    auto opened = typed ? try_typed(volume, options, salt, *std::move(typed))
-                        : Result<OpenedPrivate>(wrong(shown, "passphrase"));
+    auto opened =
+        typed ? try_typed(volume, options, salt, *std::move(typed)) : Result<OpenedPrivate>(wrong(shown, "passphrase"));
     if (opened || opened.error().code != Code::kWrongKey || options.source.given() || i == kTries) return opened;
     note(opened.error().what);
   }

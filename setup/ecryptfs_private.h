@@ -40,7 +40,8 @@ Status check_no_kernel_mount(const VolumeRef& volume);
 Status rewrap_private(const VolumeRef& volume, const Secret& old_wrapping, const Secret& new_wrapping);
 
 // begin_slots begins a header of key slots for a mount passphrase; the slots are added to it. place_slots makes the
-// profile ~/.ecfs/NAME with it, complete or not at all; nothing of ecryptfs-utils' changes. kBusy: there is one already.
+// profile ~/.ecfs/NAME with it, complete or not at all; nothing of ecryptfs-utils' changes. kBusy: there is one
+// already.
 Result<NewVolume> begin_slots(const Secret& mount_passphrase);
 Status place_slots(const VolumeRef& volume, const NewVolume& slots);
 

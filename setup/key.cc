@@ -144,8 +144,10 @@ Result<int> add_first(const Options& o, const VolumeRef& volume, SlotType type) 
   ECFS_LET(const OpenedPrivate opened, unlock_private(volume, o.unlock));
   if (opened.wrapping.empty() && type != SlotType::kPassword) {
     return Error{Code::kInvalid, 0,
-                 shown + " would not open with the login password any more: give it that first (`ecfs key add password "
-                         "--mount-passphrase " + shown + "`)"};
+                 shown +
+                     " would not open with the login password any more: give it that first (`ecfs key add password "
+                     "--mount-passphrase " +
+                     shown + "`)"};
   }
   ECFS_LET(NewVolume slots, begin_slots(opened.mount_passphrase));
   ECFS_LET(const NewKey key, make_key(o, shown, slots.header.id, slots.key, type, o.label));
@@ -281,8 +283,7 @@ Result<int> change(const Options& o) {
   old_id = old->id;
   if (old->type == SlotType::kRecovery) ECFS_TRY(check_recovery_options(o.recovery));
   const std::string type(wrap::slot_type_name(old->type));
-  ECFS_LET(const NewKey key,
-           make_key(o, s.volume.shown(), s.store.header().id, s.unlocked.key, old->type, old->label));
+  ECFS_LET(const NewKey key, make_key(o, s.volume.shown(), s.store.header().id, s.unlocked.key, old->type, old->label));
   ECFS_LET(const Fd held, lock_and_refresh(s));
   if (s.store.area().find(old_id) == nullptr) {
     return Error{Code::kBusy, 0,

@@ -70,12 +70,12 @@ void describe_wrapped_passphrase(const VolumeRef& volume, json& entry) {
     if (version.error().code != Code::kNotFound) entry["notes"].push_back(path + ": " + version.error().what);
     return;
   }
-  entry["wrapped_passphrase"] = {{"file", path},
-                                 {"version", *version},
-                                 {"independent", wrap::is_wrapping_independent(*volume.profile)}};
+  entry["wrapped_passphrase"] = {
+      {"file", path}, {"version", *version}, {"independent", wrap::is_wrapping_independent(*volume.profile)}};
   const std::string advice = upgrade_advice(volume);
-  entry["notes"].push_back(advice.empty() ? path + " opens it too, and is the weaker way: remove it, and its .bak, once "
-                                                   "the new keys were tried"
+  entry["notes"].push_back(advice.empty() ? path +
+                                                " opens it too, and is the weaker way: remove it, and its .bak, once "
+                                                "the new keys were tried"
                                           : advice);
 }
 
@@ -102,8 +102,8 @@ json describe(const std::string& name) {
   auto mount = wrap::ecfs_mount_at(profile.mountpoint);
   entry["state"] = "locked";
   if (mount && *mount) {
-    const auto id = ecryptfs ? wrap::ecryptfs_mount_id(volume->lower_dir.get())
-                             : Result<wrap::VolumeId>(profile.volume_id);
+    const auto id =
+        ecryptfs ? wrap::ecryptfs_mount_id(volume->lower_dir.get()) : Result<wrap::VolumeId>(profile.volume_id);
     const auto told = id ? wrap::mount_state(*id, geteuid()) : Result<wrap::MountState>(id.error());
     entry["state"] = wrap::is_dead(profile.mountpoint) ? "dead" : told && told->suspended ? "suspended" : "open";
     entry["mount_options"] = (*mount)->options;

@@ -86,8 +86,7 @@ Result<wrap::Unlocked> open_a_slot(wrap::VolumeStore& store, const UnlockOptions
     auto typed = read_secret(options.source, prompt);
     const bool empty = !typed && typed.error().code == Code::kInvalid && !options.source.given() && interactive();
     if (!typed && !empty) return std::move(typed).error();
-    auto opened =
-        typed ? attempt(*typed) : Result<wrap::Unlocked>(wrong(shown, "passphrase"));
+    auto opened = typed ? attempt(*typed) : Result<wrap::Unlocked>(wrong(shown, "passphrase"));
     if (opened || opened.error().code != Code::kWrongKey || options.source.given() || i == kTries) return opened;
     note(opened.error().what);
   }
@@ -150,7 +149,8 @@ void add_unlock_options(CLI::App& app, UnlockOptions& options) {
 }
 
 void add_mount_passphrase_option(CLI::App& app, UnlockOptions& options) {
-  app.add_flag("--mount-passphrase", options.mount_passphrase, "eCryptfs: what is given is the mount passphrase itself");
+  app.add_flag("--mount-passphrase", options.mount_passphrase,
+               "eCryptfs: what is given is the mount passphrase itself");
 }
 
 Result<wrap::Unlocked> unlock(wrap::VolumeStore& store, const UnlockOptions& options, const std::string& shown,

@@ -18,7 +18,7 @@ void add_secret_options(CLI::App& app, SecretSource& source, const std::string& 
 
 struct UnlockOptions {
   SecretSource source;
-  bool recovery = false;  // --recovery: take the secret for a recovery key, whatever it looks like
+  bool recovery = false;          // --recovery: take the secret for a recovery key, whatever it looks like
   bool mount_passphrase = false;  // --mount-passphrase: take it for the mount passphrase of an eCryptfs tree
 };
 // add_unlock_options declares --passphrase-fd, --passphrase-file and --recovery; add_mount_passphrase_option the other.

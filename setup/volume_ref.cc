@@ -162,7 +162,8 @@ Result<wrap::VolumeStore> open_store(const VolumeRef& volume, bool tell) {
 Result<wrap::VolumeStore> open_slots(const VolumeRef& volume, bool tell) {
   if (volume.profile && volume.profile->of_ecryptfs_utils) {
     return Error{Code::kInvalid, 0,
-                 volume.shown() + " has no key slots, but the wrapped passphrase of ecryptfs-utils (`ecfs key add recovery " +
+                 volume.shown() +
+                     " has no key slots, but the wrapped passphrase of ecryptfs-utils (`ecfs key add recovery " +
                      volume.shown() + "` makes slots)"};
   }
   auto store = wrap::VolumeStore::open(volume.places());

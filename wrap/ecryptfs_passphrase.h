@@ -37,8 +37,8 @@ struct EcryptfsKey {
 // ecryptfs_signature is the signature of 64 bytes of key.
 Result<EcryptfsSignature> ecryptfs_signature(ByteView key);
 
-// pack_ecryptfs_keys puts keys one behind the other as they travel to the server of a mount: of each the salt and the 64
-// bytes (signatures follow from those); at most 64 keys (kInvalid).
+// pack_ecryptfs_keys puts keys one behind the other as they travel to the server of a mount: of each the salt and the
+// 64 bytes (signatures follow from those); at most 64 keys (kInvalid).
 constexpr std::size_t kPackedEcryptfsKeyBytes = sizeof(EcryptfsSalt) + kEcryptfsKeyBytes;
 constexpr std::size_t kMaxPackedEcryptfsKeys = 64;
 Result<Secret> pack_ecryptfs_keys(std::span<const EcryptfsKey> keys);

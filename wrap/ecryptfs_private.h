@@ -2,9 +2,9 @@
 // /home/.ecryptfs/USER, read as they are and treated like a profile of the name "Private".
 //
 // In ~/.ecryptfs stand: Private.sig (the signatures of the keys for contents and, on a second line, for names),
-// Private.mnt (the mountpoint; ~/Private without it), wrapped-passphrase, and as files whose presence counts auto-mount,
-// auto-umount and wrapping-independent. Called as the user; all of it is hostile input, bounded. Nothing is written.
-// Source: ecryptfs-setup-private(1), mount.ecryptfs_private(1), fs/ECRYPTFS-FORMAT.md §1 and §8.
+// Private.mnt (the mountpoint; ~/Private without it), wrapped-passphrase, and as files whose presence counts
+// auto-mount, auto-umount and wrapping-independent. Called as the user; all of it is hostile input, bounded. Nothing is
+// written. Source: ecryptfs-setup-private(1), mount.ecryptfs_private(1), fs/ECRYPTFS-FORMAT.md §1 and §8.
 #pragma once
 
 #include <optional>
@@ -32,8 +32,8 @@ struct PrivateSignatures {
 Result<PrivateSignatures> parse_private_sig(ByteView text);
 Result<std::string> parse_private_mnt(ByteView text);
 
-// open_ecryptfs_dir opens the directory .ecryptfs of a user: that beside the home (/home/.ecryptfs/USER too, wherever the
-// home is) before ~/.ecryptfs. kNotFound if there is neither.
+// open_ecryptfs_dir opens the directory .ecryptfs of a user: that beside the home (/home/.ecryptfs/USER too, wherever
+// the home is) before ~/.ecryptfs. kNotFound if there is neither.
 Result<UserDir> open_ecryptfs_dir(const Identity& who);
 
 // open_ecryptfs_private finds it: of_ecryptfs_utils is set, `options` has the signatures and the cipher that

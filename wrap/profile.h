@@ -23,8 +23,9 @@ constexpr std::string_view kEcryptfsFormat = "ecryptfs";
 
 // The note that an unmounted mountpoint holds.
 constexpr std::string_view kPlaceholderName = "README.txt";
-// is_placeholder says of an entry of an unmounted mountpoint whether a mount may cover it: that note; what ecryptfs-utils
-// leaves there; and the links .ecryptfs and .Private of a home that it encrypted. At most kMostPlaceholders.
+// is_placeholder says of an entry of an unmounted mountpoint whether a mount may cover it: that note; what
+// ecryptfs-utils leaves there; and the links .ecryptfs and .Private of a home that it encrypted. At most
+// kMostPlaceholders.
 constexpr std::size_t kMostPlaceholders = 4;
 bool is_placeholder(int mountpoint_dir, const std::string& name);
 
@@ -43,8 +44,8 @@ struct Profile {
 // valid_profile_name: 1..64 characters of A-Z a-z 0-9 . _ - and not beginning with '.' or '-'.
 bool valid_profile_name(std::string_view name) noexcept;
 
-// fault_of_path says why a text is no path for a profile ("is not an absolute path"); "" if it is one: absolute, without
-// "..", at most 4095 bytes, UTF-8 without control characters.
+// fault_of_path says why a text is no path for a profile ("is not an absolute path"); "" if it is one: absolute,
+// without "..", at most 4095 bytes, UTF-8 without control characters.
 std::string fault_of_path(std::string_view path);
 
 // parse_profile and build_profile convert the JSON text. Unknown members are ignored when read (and lost when written);
@@ -79,8 +80,8 @@ Result<Fd> lock_volume(int profile_dir, int timeout_ms);
 // The same of either kind of volume. In ~/.ecryptfs nothing is made for it: the directory itself is locked.
 Result<Fd> lock_volume(const OpenProfile& volume, int timeout_ms);
 
-// The stale mark (the file `stale`): the login password was changed without us, so the password slot of the login, or the
-// wrapped passphrase, no longer opens with it. A hint only.
+// The stale mark (the file `stale`): the login password was changed without us, so the password slot of the login, or
+// the wrapped passphrase, no longer opens with it. A hint only.
 Status set_stale_mark(int profile_dir, bool stale);
 bool has_stale_mark(int profile_dir);
 

@@ -43,8 +43,8 @@ const char* fault_of(const VolumeHeader& h) {
 constexpr std::size_t kFieldsAt = 32;
 constexpr std::size_t kFieldsBytes = 16;
 
-// From what the key of the header is made. People choose mount passphrases: to try one by the header costs as much as by
-// the files themselves.
+// From what the key of the header is made. People choose mount passphrases: to try one by the header costs as much as
+// by the files themselves.
 Result<Secret> header_prk(const VolumeHeader& header, const Secret& secret) {
   if (header.kind == VolumeKind::kNative) return volume_prk(header.id, secret);
   ECFS_LET(const Secret passphrase, unpad_mount_passphrase(secret));
@@ -54,7 +54,8 @@ Result<Secret> header_prk(const VolumeHeader& header, const Secret& secret) {
 
 Result<Sha256> mac_of(const VolumeHeader& header, const Secret& volume_key, ByteView covered) {
   ECFS_LET(const Secret prk, header_prk(header, volume_key));
-  ECFS_LET(const Secret key, hkdf_expand(prk, header.kind == VolumeKind::kNative ? "ecfs1 hdr" : "ecfs1 hdr ecryptfs", 32));
+  ECFS_LET(const Secret key,
+           hkdf_expand(prk, header.kind == VolumeKind::kNative ? "ecfs1 hdr" : "ecfs1 hdr ecryptfs", 32));
   return hmac_sha256(key.reveal(), {covered});
 }
 

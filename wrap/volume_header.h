@@ -42,8 +42,8 @@ constexpr std::uint32_t kRoCompatKnown = 0;
 struct VolumeHeader {
   VolumeId id{};
   VolumeKind kind = VolumeKind::kNative;  // of an eCryptfs tree all the rest but minor_version is as here
-  Suite suite = Suite::kAes256Gcm;  // of new files
-  std::uint8_t block_shift = 12;    // 12..16; fixed for the volume's life
+  Suite suite = Suite::kAes256Gcm;        // of new files
+  std::uint8_t block_shift = 12;          // 12..16; fixed for the volume's life
   NameEncoding name_encoding = NameEncoding::kBase64Url;
   std::uint8_t longest_name = 0;  // longest lower name in bytes, 64..254; 0 means 255
   std::uint32_t compat = 0;

@@ -36,9 +36,9 @@ Status check_lower_present(int lower_dir, const std::string& path);
 class VolumeStore {
  public:
   struct Places {
-    int lower_dir = -1;            // descriptor of LOWER; -1: not there (tools that only look at the profile, and
-                                   // eCryptfs trees, which hold no header)
-    int profile_dir = -1;          // descriptor of ~/.ecfs/NAME; -1: a volume without a profile
+    int lower_dir = -1;    // descriptor of LOWER; -1: not there (tools that only look at the profile, and
+                           // eCryptfs trees, which hold no header)
+    int profile_dir = -1;  // descriptor of ~/.ecfs/NAME; -1: a volume without a profile
     VolumeKind kind = VolumeKind::kNative;
     bool slots_in_volume = false;  // LOWER's copy holds all slots although there is a profile
     std::optional<VolumeId>

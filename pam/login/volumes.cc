@@ -93,7 +93,8 @@ void resume_if_suspended(const Identity& who, const wrap::OpenProfile& open, con
   log.push_back(done ? "open again" : "it stays suspended: " + done.error().what);
 }
 
-// The secret of a locked volume, by the login password or by what was typed besides it. Marks it stale, or no longer so.
+// The secret of a locked volume, by the login password or by what was typed besides it. Marks it stale, or no longer
+// so.
 Result<Secret> open_locked(LoginKey& key, int dir, const Secret& login, const Secret& other, bool& rewrapped) {
   auto secret = key.open(login);
   if (secret) {

@@ -17,7 +17,8 @@
 
 namespace ecfs::pam {
 
-// One profile of a user, or the Private of ecryptfs-utils. One that cannot be read has its name and an `error`, and is neither mounted nor unmounted.
+// One profile of a user, or the Private of ecryptfs-utils. One that cannot be read has its name and an `error`, and is
+// neither mounted nor unmounted.
 struct VolumeInfo {
   std::string name;
   std::string error;

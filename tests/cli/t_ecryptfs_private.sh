@@ -15,7 +15,7 @@ fresh() {
   chown -hR ecfsalice: .ecryptfs .Private Private
 }
 state() { (cd .ecryptfs && find . -type f -printf '%p %s %m %T@ ' -exec sha256sum {} \; | sort); }
-has_keys() { alice keyctl search @u user 849d6b79848a0296 && alice keyctl search @u user 9487d0e1beb5be83; }
+has_keys() { alice keyctl session - sh -c 'keyctl link @u @s && keyctl search @u user 849d6b79848a0296 && keyctl search @u user 9487d0e1beb5be83'; }
 for name in login:"$LOGIN" mount:$MOUNT new:"$NEW" wrong:"not this one" ; do secret "$T/${name%%:*}" "${name#*:}"; chown ecfsalice: "$T/${name%%:*}"; done
 fresh; before=$(state)
 
@@ -39,6 +39,7 @@ check "~/.ecryptfs is as it was" test "$(state)" = "$before"
 
 echo "# keys in the keyring need no question"
 alice sh -c "printf %s '$LOGIN' | '$ECFS' insert-wrapped-passphrase-into-keyring .ecryptfs/wrapped-passphrase -"
+check "they are there" has_keys
 a mount-private
 a umount-private
 check "they go" not has_keys

@@ -63,7 +63,7 @@ class Ecryptfs(LoginCase):
         """Which of the keys are in the user keyring."""
         found = []
         for signature in SIGNATURES:
-            said = self.as_user(user, f"keyctl link @u @s; keyctl search @u user {signature}")
+            said = self.as_user(user, f"keyctl session - sh -c 'keyctl link @u @s && keyctl search @u user {signature}'")
             found.append(said.returncode == 0)
         return found
 

@@ -36,9 +36,9 @@ TEST(EcryptfsPrivate, SignaturesAreOneOrTwoLines) {
 TEST(EcryptfsPrivate, TheMountpointIsOneAbsolutePath) {
   EXPECT_EQ(ok(parse_private_mnt(as_bytes("/home/a/Private\n"))), "/home/a/Private");
   EXPECT_EQ(ok(parse_private_mnt(as_bytes("/home/a b/Priv\xc3\xa4t//"))), "/home/a b/Priv\xc3\xa4t");
-  for (const std::string& none :
-       {std::string(), std::string("\n"), std::string("Private\n"), std::string("/home/../etc"), std::string("/a\n/b\n"),
-        std::string("/a\x1b[2J"), "/" + std::string(4095, 'a'), std::string("/a\0b", 4), std::string("/\xff")}) {
+  for (const std::string& none : {std::string(), std::string("\n"), std::string("Private\n"),
+                                  std::string("/home/../etc"), std::string("/a\n/b\n"), std::string("/a\x1b[2J"),
+                                  "/" + std::string(4095, 'a'), std::string("/a\0b", 4), std::string("/\xff")}) {
     EXPECT_EQ(code_of(parse_private_mnt(as_bytes(none))), Code::kCorrupt) << none;
   }
 }
@@ -47,7 +47,7 @@ TEST(EcryptfsPrivate, TheMountpointIsOneAbsolutePath) {
 class EcryptfsHome : public testing::Test {
  protected:
   EcryptfsHome() {
-    mkdir(home / "alice", 0700);
+    mkdir((home / "alice").c_str(), 0700);
     me.name = "alice";
     me.home = home / "alice";
     me.uid = geteuid();
@@ -99,8 +99,8 @@ TEST_F(EcryptfsHome, IsAProfileOfTheNamePrivate) {
 }
 
 TEST_F(EcryptfsHome, OfAWholeHomeStandsBesideIt) {
-  mkdir(home / ".ecryptfs", 0755);
-  mkdir(home / ".ecryptfs/alice", 0755);
+  mkdir((home / ".ecryptfs").c_str(), 0755);
+  mkdir((home / ".ecryptfs/alice").c_str(), 0755);
   make(home / ".ecryptfs/alice");
   put(ok(open_directory(AT_FDCWD, home / ".ecryptfs/alice/.ecryptfs")).get(), "Private.mnt", me.home + "\n");
   const OpenProfile open = ok(open_ecryptfs_private(me));
@@ -109,7 +109,7 @@ TEST_F(EcryptfsHome, OfAWholeHomeStandsBesideIt) {
 }
 
 TEST_F(EcryptfsHome, ALinkToTheEncryptedFilesIsFollowedOnce) {
-  mkdir(home / "disk", 0700);
+  mkdir((home / "disk").c_str(), 0700);
   rmdir((me.home + "/.Private").c_str());
   ASSERT_EQ(symlink((home / "disk").c_str(), (me.home + "/.Private").c_str()), 0);
   EXPECT_EQ(ok(open_ecryptfs_private(me)).profile.lower, home / "disk");
