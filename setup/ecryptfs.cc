@@ -469,7 +469,7 @@ Result<bool> is_ecryptfs_tree(const VolumeRef& volume, bool said) {
     struct stat st {};
     native = native || fstatat(volume.lower_dir.get(), name, &st, AT_SYMLINK_NOFOLLOW) == 0;
   }
-  native = native || volume.profile;
+  native = native || (volume.profile && volume.profile->profile.format != wrap::kEcryptfsFormat);
   if (native && said) return not_ecryptfs(volume);
   if (native) return false;
   if (said) return true;

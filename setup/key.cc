@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "setup/command.h"
+#include "setup/ecryptfs_private.h"
 #include "setup/ui.h"
 #include "setup/unlock.h"
 #include "setup/volume_ref.h"
@@ -43,9 +44,26 @@ std::string slot_text(const wrap::Slot& slot) {
   return slot.label.empty() ? text : text + "  " + slot.label;
 }
 
+// Of a Private as ecryptfs-utils made it.
+Result<int> list_without_slots(const Options& o, const VolumeRef& volume) {
+  if (o.json) {
+    print_json({{"volume_id", nullptr},
+                {"lower", volume.lower_path},
+                {"profile", volume.profile->profile.name},
+                {"generation", nullptr},
+                {"slots", nlohmann::json::array()},
+                {"notes", {upgrade_advice(volume)}}});
+    return 0;
+  }
+  say(volume.shown() + " has no key slots: the wrapped passphrase of ecryptfs-utils opens it");
+  note(volume.shown() + ": " + upgrade_advice(volume));
+  return 0;
+}
+
 Result<int> list(const Options& o) {
   ECFS_LET(const VolumeRef volume, find_volume(o.volume));
-  ECFS_LET(const wrap::VolumeStore store, open_store(volume, !o.json));
+  if (!has_slots(volume)) return list_without_slots(o, volume);
+  ECFS_LET(const wrap::VolumeStore store, open_slots(volume, !o.json));
   if (o.json) {
     print_json({{"volume_id", to_hex(store.header().id)},
                 {"lower", volume.lower_path},
@@ -69,7 +87,7 @@ struct Session {
 };
 Result<Session> open_session(const Options& o) {
   ECFS_LET(VolumeRef volume, find_volume(o.volume));
-  ECFS_LET(wrap::VolumeStore store, open_store(volume));
+  ECFS_LET(wrap::VolumeStore store, open_slots(volume));
   ECFS_LET(wrap::Unlocked unlocked, unlock(store, o.unlock, volume.shown(), Token::kIgnore));
   return Session{std::move(volume), std::move(store), std::move(unlocked)};
 }
@@ -77,7 +95,7 @@ Result<Session> open_session(const Options& o) {
 // Reads the volume anew under the lock: while questions were asked another program may have changed the keys.
 Result<Fd> lock_and_refresh(Session& s) {
   ECFS_LET(Fd held, lock(s.volume));
-  ECFS_LET(s.store, open_store(s.volume, false));
+  ECFS_LET(s.store, open_slots(s.volume, false));
   ECFS_LET(Secret key, s.unlocked.key.clone());
   ECFS_TRY(s.store.unlock_with_key(std::move(key)));
   ECFS_TRY(s.store.repair(s.unlocked.key));
@@ -88,7 +106,7 @@ Result<Fd> lock_and_refresh(Session& s) {
 using Proof = std::function<Result<wrap::Unlocked>(wrap::VolumeStore&)>;
 
 Status prove(const Session& s, std::uint32_t id, const Proof& opens) {
-  ECFS_LET(wrap::VolumeStore fresh, open_store(s.volume, false));
+  ECFS_LET(wrap::VolumeStore fresh, open_slots(s.volume, false));
   ECFS_LET(const wrap::Unlocked opened, opens(fresh));
   if (!opened.key.equals(s.unlocked.key)) return Error{Code::kIo, 0, "the new key opens another volume"};
   if (fresh.area().find(id) == nullptr) return Error{Code::kIo, 0, "the new key is not on the disk"};
@@ -100,12 +118,12 @@ struct NewKey {
   Proof proof;
 };
 
-Result<NewKey> make_key(const Options& o, const Session& s, SlotType type, const std::string& label) {
-  const auto id_of_volume = s.store.header().id;
-  ECFS_LET(Secret volume_key, s.unlocked.key.clone());
+Result<NewKey> make_key(const Options& o, const std::string& shown, const wrap::VolumeId& id_of_volume,
+                        const Secret& secret, SlotType type, const std::string& label) {
+  ECFS_LET(Secret volume_key, secret.clone());
   auto shared_key = std::make_shared<Secret>(std::move(volume_key));
   if (type == SlotType::kRecovery) {
-    ECFS_LET(wrap::RecoveryKey made, make_recovery_key(o.recovery, s.volume.shown()));
+    ECFS_LET(wrap::RecoveryKey made, make_recovery_key(o.recovery, shown));
     auto key = std::make_shared<wrap::RecoveryKey>(std::move(made));
     return NewKey{
         [=](std::uint32_t id) { return wrap::make_recovery_slot(id_of_volume, id, label, *shared_key, *key); },
@@ -120,11 +138,47 @@ Result<NewKey> make_key(const Options& o, const Session& s, SlotType type, const
                 [=](wrap::VolumeStore& store) { return store.unlock_with_passphrase(*passphrase); }};
 }
 
+// The first slots of a Private as ecryptfs-utils made it: the passphrase that opens it now, and the key to be added.
+Result<int> add_first(const Options& o, const VolumeRef& volume, SlotType type) {
+  const std::string shown = volume.shown();
+  ECFS_LET(const OpenedPrivate opened, unlock_private(volume, o.unlock));
+  if (opened.wrapping.empty() && type != SlotType::kPassword) {
+    return Error{Code::kInvalid, 0,
+                 shown +
+                     " would not open with the login password any more: give it that first (`ecfs key add password "
+                     "--mount-passphrase " +
+                     shown + "`)"};
+  }
+  ECFS_LET(NewVolume slots, begin_slots(opened.mount_passphrase));
+  ECFS_LET(const NewKey key, make_key(o, shown, slots.header.id, slots.key, type, o.label));
+  ECFS_LET(const wrap::Argon2Cost cost, choose_cost(o.cost));
+  if (!opened.wrapping.empty()) ECFS_TRY(slots.add_password("login", opened.wrapping, cost));
+  ECFS_LET(wrap::Slot slot, key.slot(slots.area.unused_id()));
+  slots.area.slots.push_back(std::move(slot));
+  const std::uint32_t id = slots.area.slots.back().id;
+  ECFS_TRY(place_slots(volume, slots));
+  ECFS_LET(const VolumeRef now, find_user_volume(shown));
+  ECFS_LET(wrap::VolumeStore fresh, open_slots(now, false));
+  ECFS_LET(const wrap::Unlocked proof, key.proof(fresh));
+  if (!proof.key.equals(slots.key)) return Error{Code::kIo, 0, shown + ": the new key opens something else"};
+  if (o.json) {
+    print_json({{"added", id}, {"type", o.type}});
+  } else {
+    if (slots.area.slots.size() > 1) say(fmt::format("{}: the passphrase that opened it is slot 1 now", shown));
+    say(fmt::format("{}: added {} slot {}", shown, o.type, id));
+  }
+  note("wrapped-passphrase in ~/.ecryptfs still opens " + shown +
+       ", and is the weaker way: remove it, and its .bak, once the new keys were tried.");
+  return 0;
+}
+
 Result<int> add(const Options& o) {
   const SlotType type = *wrap::slot_type_from_name(o.type);
   if (type == SlotType::kRecovery) ECFS_TRY(check_recovery_options(o.recovery));
+  ECFS_LET(const VolumeRef volume, find_volume(o.volume));
+  if (!has_slots(volume)) return add_first(o, volume, type);
   ECFS_LET(Session s, open_session(o));
-  ECFS_LET(const NewKey key, make_key(o, s, type, o.label));
+  ECFS_LET(const NewKey key, make_key(o, s.volume.shown(), s.store.header().id, s.unlocked.key, type, o.label));
   ECFS_LET(const Fd held, lock_and_refresh(s));
   const std::uint32_t id = s.store.area().unused_id();
   ECFS_LET(wrap::Slot slot, key.slot(id));
@@ -195,7 +249,27 @@ Result<int> remove(const Options& o) {
   return 0;
 }
 
+Result<int> change_wrapping(const Options& o, const VolumeRef& volume) {
+  if (!o.slot.empty()) return Error{Code::kInvalid, 0, volume.shown() + " has no key slots"};
+  ECFS_LET(const OpenedPrivate opened, unlock_private(volume, o.unlock));
+  if (opened.wrapping.empty()) {
+    return Error{Code::kInvalid, 0,
+                 "a mount passphrase is never changed: the files are encrypted with it. `ecfs wrap-passphrase "
+                 "~/.ecryptfs/wrapped-passphrase` encrypts it under a new login passphrase"};
+  }
+  ECFS_LET(const Secret chosen, choose_passphrase(o.new_passphrase, "New passphrase: ", o.allow_weak));
+  ECFS_TRY(rewrap_private(volume, opened.wrapping, chosen));
+  if (o.json) {
+    print_json({{"added", nullptr}, {"removed", nullptr}, {"type", "wrapped-passphrase"}});
+  } else {
+    say(volume.shown() + ": changed the passphrase (of wrapped-passphrase)");
+  }
+  return 0;
+}
+
 Result<int> change(const Options& o) {
+  ECFS_LET(const VolumeRef volume, find_volume(o.volume));
+  if (!has_slots(volume)) return change_wrapping(o, volume);
   ECFS_LET(Session s, open_session(o));
   std::uint32_t old_id = s.unlocked.slot_id;
   const wrap::Slot* old = s.store.area().find(old_id);
@@ -209,7 +283,7 @@ Result<int> change(const Options& o) {
   old_id = old->id;
   if (old->type == SlotType::kRecovery) ECFS_TRY(check_recovery_options(o.recovery));
   const std::string type(wrap::slot_type_name(old->type));
-  ECFS_LET(const NewKey key, make_key(o, s, old->type, old->label));
+  ECFS_LET(const NewKey key, make_key(o, s.volume.shown(), s.store.header().id, s.unlocked.key, old->type, old->label));
   ECFS_LET(const Fd held, lock_and_refresh(s));
   if (s.store.area().find(old_id) == nullptr) {
     return Error{Code::kBusy, 0,
@@ -283,6 +357,7 @@ std::vector<Command> add_key(CLI::App& parent) {
                  : "at most 64 bytes, no control characters";
     });
     add_unlock_options(*app, o->unlock);
+    add_mount_passphrase_option(*app, o->unlock);
     add_new_passphrase_options(*app, *o);
     app->footer(
         "Examples:\n"
@@ -295,6 +370,7 @@ std::vector<Command> add_key(CLI::App& parent) {
     app->add_option("SLOT", o->slot, "Number of the slot, or its type if there is one of that type only")->required();
     app->add_flag("--force", o->force, "Remove the last recovery key without a question");
     add_unlock_options(*app, o->unlock);
+    add_mount_passphrase_option(*app, o->unlock);
     app->footer(
         "Examples:\n"
         "  ecfs key remove Private 3\n"
@@ -307,6 +383,7 @@ std::vector<Command> add_key(CLI::App& parent) {
                     "The slot to change, by number or type; normally the one that the passphrase opens")
         ->type_name("SLOT");
     add_unlock_options(*app, o->unlock);
+    add_mount_passphrase_option(*app, o->unlock);
     add_new_passphrase_options(*app, *o);
     app->footer(
         "Examples:\n"

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "setup/command.h"
+#include "setup/ecryptfs_private.h"
 #include "setup/mounting.h"
 #include "setup/suspending.h"
 #include "setup/ui.h"
@@ -29,19 +30,25 @@ Status have_mountpoint(const wrap::Profile& profile) {
   if (lstat(profile.mountpoint.c_str(), &st) == 0 || errno != ENOENT) return {};
   auto dir = make_directory(AT_FDCWD, profile.mountpoint, 0700);
   if (!dir) return with_context(std::move(dir).error(), "the mountpoint " + profile.mountpoint + " is missing");
+  if (profile.format == wrap::kEcryptfsFormat) return {};
   return place_note(dir->get(), profile.name, profile.lower);
 }
 
 Result<int> run(const Options& o) {
-  ECFS_LET(const VolumeRef volume, find_profile(o.name));
+  ECFS_LET(const VolumeRef volume, find_user_volume(o.name));
   const wrap::Profile& profile = volume.profile->profile;
   ECFS_LET(const std::optional<wrap::MountEntry> mounted, wrap::ecfs_mount_at(profile.mountpoint));
+  const bool ecryptfs = is_ecryptfs_volume(volume);
+  if (o.unlock.mount_passphrase && !ecryptfs) {
+    return Error{Code::kInvalid, 0, o.name + " is no eCryptfs tree: it has no mount passphrase"};
+  }
   if (mounted && !wrap::is_dead(profile.mountpoint)) {
-    ECFS_LET(const bool resumed, resume_if_suspended(volume, o.unlock));
+    ECFS_LET(const bool resumed,
+             ecryptfs ? resume_ecryptfs_private(volume, o.unlock) : resume_if_suspended(volume, o.unlock));
     say(o.name + " is open at " + profile.mountpoint + (resumed ? " again" : " already"));
     return 0;
   }
-  if (faccessat(volume.profile->dir.get(), kSetupMarkerName, F_OK, 0) == 0) {
+  if (has_slots(volume) && faccessat(volume.profile->dir.get(), kSetupMarkerName, F_OK, 0) == 0) {
     note("the setup of " + o.name + " was interrupted; `ecfs setup-private --name " + o.name +
          "` brings it to its end");
   }
@@ -51,8 +58,13 @@ Result<int> run(const Options& o) {
   std::vector<std::string> items = profile.options;
   items.insert(items.end(), o.mount_options.begin(), o.mount_options.end());
   ECFS_LET(job.options, wrap::parse_mount_options(items));
-  ECFS_TRY(open_and_mount(job, profile.mountpoint, o.unlock));
+  if (ecryptfs) {
+    ECFS_TRY(mount_ecryptfs_private(job, o.unlock));
+  } else {
+    ECFS_TRY(open_and_mount(job, profile.mountpoint, o.unlock));
+  }
   say(o.name + " is open at " + profile.mountpoint);
+  if (const std::string advice = upgrade_advice(volume); !advice.empty()) note(o.name + ": " + advice);
   return 0;
 }
 
@@ -67,6 +79,7 @@ Command add_mount_private(CLI::App& parent) {
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   add_unlock_options(*app, o->unlock);
+  add_mount_passphrase_option(*app, o->unlock);
   app->footer(
       "Examples:\n"
       "  ecfs mount-private\n"

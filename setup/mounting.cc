@@ -20,13 +20,10 @@
 namespace ecfs::setup {
 namespace {
 
-// What eCryptfs' own setup leaves in an unmounted ~/Private.
-constexpr const char* kEcryptfsLauncher = "Access-Your-Private-Data.desktop";
-
 Result<std::string> first_foreign_entry(int dir) {
   ECFS_LET(const std::vector<std::string> names, list_directory(dir));
   for (const std::string& name : names) {
-    if (name != wrap::kPlaceholderName && name != kEcryptfsLauncher) return name;
+    if (!wrap::is_placeholder(dir, name)) return name;
   }
   return std::string();
 }

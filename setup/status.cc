@@ -8,12 +8,15 @@
 #include <sstream>
 
 #include "setup/command.h"
+#include "setup/ecryptfs_private.h"
 #include "setup/mounting.h"
 #include "setup/ui.h"
 #include "setup/volume_ref.h"
 #include "wrap/control.h"
+#include "wrap/ecryptfs_private.h"
 #include "wrap/keyring.h"
 #include "wrap/mount.h"
+#include "wrap/wrapped_passphrase.h"
 
 namespace ecfs::setup {
 namespace {
@@ -55,36 +58,71 @@ std::optional<Server> server_of(int lower_dir) {
   return Server{*pid, start_time("/proc/" + std::to_string(*pid))};
 }
 
+// The file of ecryptfs-utils: what opens the volume or, where it has slots, still does.
+void describe_wrapped_passphrase(const VolumeRef& volume, json& entry) {
+  const auto me = caller();
+  const auto private_dir = me ? wrap::open_ecryptfs_dir(*me) : Result<wrap::UserDir>(me.error());
+  entry["wrapped_passphrase"] = nullptr;
+  if (!private_dir) return;
+  const std::string path = private_dir->path + "/" + wrap::kWrappedPassphraseName;
+  const auto version = wrap::wrapped_passphrase_version(private_dir->dir.get(), wrap::kWrappedPassphraseName);
+  if (!version) {
+    if (version.error().code != Code::kNotFound) entry["notes"].push_back(path + ": " + version.error().what);
+    return;
+  }
+  entry["wrapped_passphrase"] = {
+      {"file", path}, {"version", *version}, {"independent", wrap::is_wrapping_independent(*volume.profile)}};
+  const std::string advice = upgrade_advice(volume);
+  entry["notes"].push_back(advice.empty() ? path +
+                                                " opens it too, and is the weaker way: remove it, and its .bak, once "
+                                                "the new keys were tried"
+                                          : advice);
+}
+
 // One profile. What cannot be read is part of the answer, not its end.
 json describe(const std::string& name) {
-  auto volume = find_profile(name);
+  auto volume = find_user_volume(name);
   if (!volume) return {{"name", name}, {"state", "unreadable"}, {"notes", {volume.error().what}}};
   const wrap::Profile& profile = volume->profile->profile;
+  const bool ecryptfs = is_ecryptfs_volume(*volume);
   json entry = {{"name", name},
                 {"lower", profile.lower},
                 {"mountpoint", profile.mountpoint},
                 {"format", profile.format},
-                {"volume_id", to_hex(profile.volume_id)},
+                {"volume_id", volume->profile->of_ecryptfs_utils ? json() : json(to_hex(profile.volume_id))},
                 {"auto_mount", profile.auto_mount},
                 {"auto_unmount", profile.auto_unmount},
                 {"slots_in_volume", profile.slots_in_volume},
                 {"options", profile.options},
                 {"stale_password", wrap::has_stale_mark(volume->profile->dir.get())},
-                {"key_in_keyring", wrap::find_token(profile.volume_id).has_value()},
+                {"key_in_keyring", ecryptfs ? wrap::private_keys_in_keyring(profile).has_value()
+                                            : wrap::find_token(profile.volume_id).has_value()},
                 {"notes", json::array()},
                 {"slots", json::array()}};
   auto mount = wrap::ecfs_mount_at(profile.mountpoint);
   entry["state"] = "locked";
   if (mount && *mount) {
-    const auto told = wrap::mount_state(profile.volume_id, geteuid());
+    const auto id =
+        ecryptfs ? wrap::ecryptfs_mount_id(volume->lower_dir.get()) : Result<wrap::VolumeId>(profile.volume_id);
+    const auto told = id ? wrap::mount_state(*id, geteuid()) : Result<wrap::MountState>(id.error());
     entry["state"] = wrap::is_dead(profile.mountpoint) ? "dead" : told && told->suspended ? "suspended" : "open";
     entry["mount_options"] = (*mount)->options;
     if (const auto server = server_of(volume->lower_dir.get()); server) {
       entry["server"] = {{"pid", server->pid}, {"started", server->started}};
     }
   }
+  const auto kernel = wrap::kernel_mount_of(profile);
+  if (ecryptfs && kernel && *kernel) {
+    entry["state"] = "open";
+    entry["mountpoint"] = (*kernel)->mountpoint;
+    entry["mount_options"] = (*kernel)->options;
+    entry["notes"].push_back("it was opened by the kernel's eCryptfs; umount.ecryptfs_private locks it");
+  }
+  if (ecryptfs) describe_wrapped_passphrase(*volume, entry);
   if (!volume->lower_dir) entry["notes"].push_back("the lower directory " + profile.lower + " is not there");
-  if (auto store = open_store(*volume, false); store) {
+  if (!has_slots(*volume)) {
+    // What opens it was described already.
+  } else if (auto store = open_slots(*volume, false); store) {
     entry["slots"] = slots_json(store->area());
     entry["generation"] = store->area().generation;
     for (const std::string& sentence : store->notes()) entry["notes"].push_back(sentence);
@@ -115,6 +153,11 @@ void print(const json& entry) {
       keys += (keys.empty() ? "" : ", ") + slot["type"].get<std::string>() + " (" +
               std::to_string(slot["id"].get<unsigned>()) + ")";
     }
+    const json wrapped = entry.value("wrapped_passphrase", json());
+    if (keys.empty() && wrapped.is_object()) {
+      keys = std::string("wrapped passphrase of ecryptfs-utils") +
+             (wrapped["independent"].get<bool>() ? ", with a passphrase of its own" : ", with the login password");
+    }
     say("  keys         " + (keys.empty() ? "none could be read" : keys));
     const bool opens = entry["auto_mount"];
     const bool locks = entry["auto_unmount"];
@@ -130,13 +173,8 @@ void print(const json& entry) {
 Result<int> run(bool as_json) {
   ECFS_LET(const Identity me, caller());
   json profiles = json::array();
-  auto dir = wrap::open_profiles_dir(me);
-  if (dir) {
-    ECFS_LET(const std::vector<std::string> names, wrap::list_profiles(dir->get()));
-    for (const std::string& name : names) profiles.push_back(describe(name));
-  } else if (dir.error().code != Code::kNotFound) {
-    return std::move(dir).error();
-  }
+  ECFS_LET(const std::vector<std::string> names, wrap::list_user_volumes(me));
+  for (const std::string& name : names) profiles.push_back(describe(name));
   if (as_json) {
     print_json({{"user", me.name}, {"volumes", profiles}});
     return 0;

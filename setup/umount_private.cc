@@ -2,10 +2,13 @@
 #include <memory>
 
 #include "setup/command.h"
+#include "setup/ecryptfs_private.h"
 #include "setup/mounting.h"
 #include "setup/suspending.h"
 #include "setup/ui.h"
 #include "setup/volume_ref.h"
+#include "wrap/ecryptfs_private.h"
+#include "wrap/ecryptfs_token.h"
 #include "wrap/keyring.h"
 
 namespace ecfs::setup {
@@ -17,8 +20,15 @@ struct Options {
   bool suspend = false;
 };
 
+Status drop_keys(const wrap::Profile& profile) {
+  if (profile.format != wrap::kEcryptfsFormat) return wrap::drop_token(profile.volume_id);
+  ECFS_LET(const auto signatures, wrap::private_signatures(profile));
+  for (const wrap::EcryptfsSignature& signature : signatures) ECFS_TRY(wrap::drop_ecryptfs_token(signature));
+  return {};
+}
+
 Result<int> run(const Options& o) {
-  ECFS_LET(const VolumeRef volume, find_profile(o.name));
+  ECFS_LET(const VolumeRef volume, find_user_volume(o.name));
   const wrap::Profile& profile = volume.profile->profile;
   ECFS_LET(const Fd held, lock(volume));
   ECFS_LET(const std::optional<wrap::MountEntry> mounted, wrap::ecfs_mount_at(profile.mountpoint));
@@ -27,10 +37,11 @@ Result<int> run(const Options& o) {
     say(said);
     return 0;
   }
+  if (!mounted && is_ecryptfs_volume(volume)) ECFS_TRY(check_no_kernel_mount(volume));
   Status unmounted;
   if (mounted) unmounted = unmount_volume(profile.mountpoint, o.force);
   // The key goes even where programs keep the directory busy: nothing new is opened without a passphrase.
-  if (auto dropped = wrap::drop_token(profile.volume_id); !dropped) warn(dropped.error().what);
+  if (auto dropped = drop_keys(profile); !dropped) warn(dropped.error().what);
   if (!unmounted) {
     Error error = std::move(unmounted).error();
     if (error.code == Code::kBusy) error.what += ". --force detaches it from them";

@@ -55,6 +55,18 @@ Result<wrap::Unlocked> try_secret(wrap::VolumeStore& store, const Secret& typed,
   return with_context(std::move(opened).error(), shown);
 }
 
+Result<wrap::Unlocked> try_mount_passphrase(wrap::VolumeStore& store, const Secret& typed, const std::string& shown) {
+  if (store.header().kind != wrap::VolumeKind::kEcryptfs) {
+    return Error{Code::kInvalid, 0, shown + " is no eCryptfs tree: it has no mount passphrase"};
+  }
+  auto padded = wrap::pad_mount_passphrase(typed);
+  auto opened = padded ? store.unlock_with_key(*std::move(padded)) : Result<wrap::Unlocked>(padded.error());
+  if (opened) return opened;
+  const Code code = opened.error().code;
+  if (code == Code::kWrongKey || code == Code::kInvalid) return wrong(shown, "mount passphrase");
+  return with_context(std::move(opened).error(), shown);
+}
+
 Result<wrap::Unlocked> open_a_slot(wrap::VolumeStore& store, const UnlockOptions& options, const std::string& shown,
                                    Token token) {
   if (token == Token::kTry && !options.source.given() && !options.recovery) {
@@ -62,14 +74,19 @@ Result<wrap::Unlocked> open_a_slot(wrap::VolumeStore& store, const UnlockOptions
       if (auto opened = store.unlock_with_key(*std::move(key)); opened) return opened;
     }
   }
-  const std::string prompt =
-      (options.recovery ? "Recovery key of " : "Passphrase (or recovery key) of ") + printable(shown) + ": ";
+  const std::string prompt = (options.recovery           ? "Recovery key of "
+                              : options.mount_passphrase ? "Mount passphrase of "
+                                                         : "Passphrase (or recovery key) of ") +
+                             printable(shown) + ": ";
+  const auto attempt = [&](const Secret& typed) {
+    return options.mount_passphrase ? try_mount_passphrase(store, typed, shown)
+                                    : try_secret(store, typed, options.recovery, shown);
+  };
   for (int i = 1;; ++i) {
     auto typed = read_secret(options.source, prompt);
     const bool empty = !typed && typed.error().code == Code::kInvalid && !options.source.given() && interactive();
     if (!typed && !empty) return std::move(typed).error();
-    auto opened =
-        typed ? try_secret(store, *typed, options.recovery, shown) : Result<wrap::Unlocked>(wrong(shown, "passphrase"));
+    auto opened = typed ? attempt(*typed) : Result<wrap::Unlocked>(wrong(shown, "passphrase"));
     if (opened || opened.error().code != Code::kWrongKey || options.source.given() || i == kTries) return opened;
     note(opened.error().what);
   }
@@ -129,6 +146,11 @@ void add_secret_options(CLI::App& app, SecretSource& source, const std::string& 
 void add_unlock_options(CLI::App& app, UnlockOptions& options) {
   add_secret_options(app, options.source, "the passphrase or recovery key");
   app.add_flag("--recovery", options.recovery, "Open with the recovery key");
+}
+
+void add_mount_passphrase_option(CLI::App& app, UnlockOptions& options) {
+  app.add_flag("--mount-passphrase", options.mount_passphrase,
+               "eCryptfs: what is given is the mount passphrase itself");
 }
 
 Result<wrap::Unlocked> unlock(wrap::VolumeStore& store, const UnlockOptions& options, const std::string& shown,

@@ -18,10 +18,12 @@ void add_secret_options(CLI::App& app, SecretSource& source, const std::string& 
 
 struct UnlockOptions {
   SecretSource source;
-  bool recovery = false;  // --recovery: take the secret for a recovery key, whatever it looks like
+  bool recovery = false;          // --recovery: take the secret for a recovery key, whatever it looks like
+  bool mount_passphrase = false;  // --mount-passphrase: take it for the mount passphrase of an eCryptfs tree
 };
-// add_unlock_options declares --passphrase-fd, --passphrase-file and --recovery.
+// add_unlock_options declares --passphrase-fd, --passphrase-file and --recovery; add_mount_passphrase_option the other.
 void add_unlock_options(CLI::App& app, UnlockOptions& options);
+void add_mount_passphrase_option(CLI::App& app, UnlockOptions& options);
 
 // unlock takes the passphrase or recovery key (on a terminal with three tries) and opens a slot with it. kWrongKey if
 // none opens. With Token::kTry a key in the keyring is taken first, unless a source was given. What the unlocking found

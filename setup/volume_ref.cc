@@ -15,6 +15,7 @@
 #include "wrap/base/file.h"
 #include "wrap/base/log.h"
 #include "wrap/base/owned.h"
+#include "wrap/ecryptfs_private.h"
 
 namespace ecfs::setup {
 namespace {
@@ -50,11 +51,38 @@ std::optional<wrap::OpenProfile> profile_of(int lower_dir) {
   return {};
 }
 
+Result<VolumeRef> find_named(const std::string& name,
+                             Result<wrap::OpenProfile> (*open)(const Identity&, const std::string&)) {
+  if (!wrap::valid_profile_name(name)) return Error{Code::kInvalid, 0, "'" + name + "' cannot be the name of a volume"};
+  ECFS_LET(const Identity me, caller());
+  auto profile = open(me, name);
+  if (!profile) {
+    if (profile.error().code != Code::kNotFound) return with_context(std::move(profile).error(), "volume " + name);
+    return Error{
+        Code::kNotFound, ENOENT,
+        "user " + me.name + " has no volume '" + name + "' (see `ecfs status`; `ecfs setup-private` makes one)"};
+  }
+  VolumeRef volume;
+  volume.lower_path = profile->profile.lower;
+  volume.profile = *std::move(profile);
+  auto lower = open_directory(AT_FDCWD, volume.lower_path);
+  if (lower) {
+    volume.lower_dir = *std::move(lower);
+  } else if (lower.error().code != Code::kNotFound) {
+    return with_context(std::move(lower).error(), "volume " + name);
+  }
+  return volume;
+}
+
 }  // namespace
 
 wrap::VolumeStore::Places VolumeRef::places() const {
   wrap::VolumeStore::Places places;
   places.lower_dir = lower_dir.get();
+  if (profile && profile->profile.format == wrap::kEcryptfsFormat) {
+    places.kind = wrap::VolumeKind::kEcryptfs;
+    places.lower_dir = -1;
+  }
   if (profile) {
     places.profile_dir = profile->dir.get();
     places.slots_in_volume = profile->profile.slots_in_volume;
@@ -102,31 +130,17 @@ Result<VolumeRef> find_lower(const std::string& path) {
 }
 
 Result<VolumeRef> find_profile(const std::string& name) {
-  if (!wrap::valid_profile_name(name)) return Error{Code::kInvalid, 0, "'" + name + "' cannot be the name of a volume"};
-  ECFS_LET(const Identity me, caller());
-  auto dir = wrap::open_profiles_dir(me);
-  auto profile = dir ? wrap::open_profile(dir->get(), name) : Result<wrap::OpenProfile>(std::move(dir).error());
-  if (!profile) {
-    if (profile.error().code != Code::kNotFound) return with_context(std::move(profile).error(), "volume " + name);
-    return Error{
-        Code::kNotFound, ENOENT,
-        "user " + me.name + " has no volume '" + name + "' (see `ecfs status`; `ecfs setup-private` makes one)"};
-  }
-  VolumeRef volume;
-  volume.lower_path = profile->profile.lower;
-  volume.profile = *std::move(profile);
-  auto lower = open_directory(AT_FDCWD, volume.lower_path);
-  if (lower) {
-    volume.lower_dir = *std::move(lower);
-  } else if (lower.error().code != Code::kNotFound) {
-    return with_context(std::move(lower).error(), "volume " + name);
-  }
-  return volume;
+  return find_named(name, [](const Identity& me, const std::string& wanted) -> Result<wrap::OpenProfile> {
+    ECFS_LET(const Fd dir, wrap::open_profiles_dir(me));
+    return wrap::open_profile(dir.get(), wanted);
+  });
 }
+
+Result<VolumeRef> find_user_volume(const std::string& name) { return find_named(name, wrap::open_user_volume); }
 
 Result<VolumeRef> find_volume(const std::string& arg) {
   if (arg.find('/') == std::string::npos && wrap::valid_profile_name(arg)) {
-    auto profile = find_profile(arg);
+    auto profile = find_user_volume(arg);
     if (profile || profile.error().code != Code::kNotFound) return profile;
     struct stat st {};
     if (stat(arg.c_str(), &st) != 0) {
@@ -139,6 +153,19 @@ Result<VolumeRef> find_volume(const std::string& arg) {
 }
 
 Result<wrap::VolumeStore> open_store(const VolumeRef& volume, bool tell) {
+  if (volume.places().kind == wrap::VolumeKind::kEcryptfs) {
+    return Error{Code::kInvalid, 0, volume.shown() + " is an eCryptfs tree, no native volume of ecfs"};
+  }
+  return open_slots(volume, tell);
+}
+
+Result<wrap::VolumeStore> open_slots(const VolumeRef& volume, bool tell) {
+  if (volume.profile && volume.profile->of_ecryptfs_utils) {
+    return Error{Code::kInvalid, 0,
+                 volume.shown() +
+                     " has no key slots, but the wrapped passphrase of ecryptfs-utils (`ecfs key add recovery " +
+                     volume.shown() + "` makes slots)"};
+  }
   auto store = wrap::VolumeStore::open(volume.places());
   if (!store) {
     if (store.error().code == Code::kNotFound) {
@@ -156,7 +183,7 @@ Result<wrap::VolumeStore> open_store(const VolumeRef& volume, bool tell) {
 
 Result<Fd> lock(const VolumeRef& volume) {
   if (!volume.profile) return Fd();
-  return wrap::lock_volume(volume.profile->dir.get(), kLockWaitMs);
+  return wrap::lock_volume(*volume.profile, kLockWaitMs);
 }
 
 void print_json(const nlohmann::json& document) {

@@ -36,11 +36,16 @@ Result<std::string> absolute_path(const std::string& path);
 Result<VolumeRef> find_lower(const std::string& path);
 // find_profile opens one of the caller's profiles; LOWER may be missing.
 Result<VolumeRef> find_profile(const std::string& name);
-// find_volume takes either: what has a slash is a directory, else a profile of that name comes first.
+// find_user_volume opens one of the caller's profiles, or as "Private" what ecryptfs-utils set up
+// (wrap/ecryptfs_private.h).
+Result<VolumeRef> find_user_volume(const std::string& name);
+// find_volume takes either: what has a slash is a directory, else a volume of that name comes first.
 Result<VolumeRef> find_volume(const std::string& arg);
 
-// open_store reads the header. What was wrong with its copies is noted on stderr if `tell`.
+// open_store reads the header of a native volume. What was wrong with its copies is noted on stderr if `tell`. kInvalid
+// for an eCryptfs tree; open_slots opens the key slots of either, where it has some.
 Result<wrap::VolumeStore> open_store(const VolumeRef& volume, bool tell = true);
+Result<wrap::VolumeStore> open_slots(const VolumeRef& volume, bool tell = true);
 
 // lock waits (10 s at most) for the lock of the volume's profile, which everybody holds who mounts it or changes its
 // keys. A volume without a profile has none: VolumeStore locks the header itself while it changes it, and the server

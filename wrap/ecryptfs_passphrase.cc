@@ -59,6 +59,17 @@ Result<EcryptfsSignature> ecryptfs_signature(ByteView key) {
   return signature;
 }
 
+Result<Secret> pack_ecryptfs_keys(std::span<const EcryptfsKey> keys) {
+  if (keys.size() > kMaxPackedEcryptfsKeys) return Error{Code::kInvalid, EINVAL, "more than 64 eCryptfs keys"};
+  ECFS_LET(Secret packed, Secret::of_size(keys.size() * kPackedEcryptfsKeyBytes));
+  auto at = packed.reveal_mutable().begin();
+  for (const EcryptfsKey& key : keys) {
+    at = std::copy(key.salt.begin(), key.salt.end(), at);
+    at = std::copy(key.key.reveal().begin(), key.key.reveal().end(), at);
+  }
+  return packed;
+}
+
 Result<EcryptfsSalt> ecryptfs_rc_salt(ByteView rc) {
   constexpr std::string_view kName = "salt=";
   std::string_view rest = as_text(rc);

@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 
 #include "wrap/base/bytes.h"
 #include "wrap/base/result.h"
@@ -35,6 +36,12 @@ struct EcryptfsKey {
 
 // ecryptfs_signature is the signature of 64 bytes of key.
 Result<EcryptfsSignature> ecryptfs_signature(ByteView key);
+
+// pack_ecryptfs_keys puts keys one behind the other as they travel to the server of a mount: of each the salt and the
+// 64 bytes (signatures follow from those); at most 64 keys (kInvalid).
+constexpr std::size_t kPackedEcryptfsKeyBytes = sizeof(EcryptfsSalt) + kEcryptfsKeyBytes;
+constexpr std::size_t kMaxPackedEcryptfsKeys = 64;
+Result<Secret> pack_ecryptfs_keys(std::span<const EcryptfsKey> keys);
 
 // ecryptfs_rc_salt takes the salt of contents from the text of a ~/.ecryptfsrc: the first "salt=" with 16 characters
 // between newlines or commas; without one it is kEcryptfsContentSalt. 16 characters that are not hex digits: kInvalid.

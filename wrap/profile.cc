@@ -14,6 +14,7 @@
 #include "wrap/base/file.h"
 #include "wrap/base/log.h"
 #include "wrap/base/owned.h"
+#include "wrap/user_dir.h"
 
 namespace ecfs::wrap {
 namespace {
@@ -41,17 +42,6 @@ std::string fault_of_text(std::string_view text, std::size_t most) {
   if (text.size() > most) return "is too long";
   if (printable(text) != text) return "has control characters or is not UTF-8";
   return {};
-}
-
-std::string fault_of_path(std::string_view path) {
-  if (path.empty() || path.front() != '/') return "is not an absolute path";
-  for (std::string_view rest = path; !rest.empty();) {
-    rest.remove_prefix(1);
-    const std::string_view component = rest.substr(0, rest.find('/'));
-    if (component == "..") return "contains \"..\"";
-    rest.remove_prefix(component.size());
-  }
-  return fault_of_text(path, kMaxPathBytes);
 }
 
 // What is wrong with a profile, whether read or about to be written; empty: nothing.
@@ -110,50 +100,26 @@ Result<struct stat> stat_of(int fd) {
   return st;
 }
 
-// Nobody but `owner` and root may have a say in what a profile holds.
-Status check_private(int dir, uid_t owner, const std::string& name) {
-  ECFS_LET(const struct stat st, stat_of(dir));
-  if (st.st_uid != owner && st.st_uid != 0) return Error{Code::kDenied, 0, name + " belongs to another user"};
-  if ((st.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
-    return Error{Code::kDenied, 0, name + " may be written by others: take that right away (chmod go-w)"};
+Result<Fd> take_lock(Fd fd, int timeout_ms) {
+  for (int waited = 0;;) {
+    if (flock(fd.get(), LOCK_EX | LOCK_NB) == 0) return fd;
+    if (errno == EINTR) continue;
+    if (errno != EWOULDBLOCK) return system_error(errno, "lock the volume");
+    if (waited >= timeout_ms) return Error{Code::kBusy, EWOULDBLOCK, "another program is working with this volume"};
+    const timespec pause{0, kLockPollMs * 1000000L};
+    nanosleep(&pause, nullptr);
+    waited += kLockPollMs;
   }
-  return {};
-}
-
-// The home, and what it stands in, are root's choice: links on the way there are followed.
-Result<Fd> open_trusted(const std::string& path) {
-  Fd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!fd) return system_error(errno, "open directory " + path);
-  return fd;
-}
-
-Result<Fd> open_private(int parent, const std::string& name, uid_t owner, const std::string& shown) {
-  auto dir = open_directory(parent, name);
-  if (!dir) {
-    if (dir.error().code == Code::kNotFound) return Error{Code::kNotFound, ENOENT, "there is no directory " + shown};
-    return Error{dir.error().code, dir.error().sys_errno, shown + " is not a directory that can be read"};
-  }
-  ECFS_TRY(check_private(dir->get(), owner, shown));
-  return dir;
-}
-
-// PARENT-OF-HOME/.ecfs/USER/.ecfs
-Result<Fd> open_beside_home(const Identity& who) {
-  const auto slash = who.home.find_last_not_of('/') == std::string::npos
-                         ? std::string::npos
-                         : who.home.rfind('/', who.home.find_last_not_of('/'));
-  if (slash == std::string::npos || who.name.empty() || who.name.front() == '.' ||
-      who.name.find('/') != std::string::npos) {
-    return Error{Code::kNotFound, ENOENT, "there is no home"};
-  }
-  const std::string parent = who.home.substr(0, slash + 1);
-  ECFS_LET(const Fd homes, open_trusted(parent));
-  ECFS_LET(const Fd all, open_private(homes.get(), ".ecfs", 0, parent + ".ecfs"));
-  ECFS_LET(const Fd his, open_private(all.get(), who.name, who.uid, parent + ".ecfs/" + who.name));
-  return open_private(his.get(), ".ecfs", who.uid, parent + ".ecfs/" + who.name + "/.ecfs");
 }
 
 }  // namespace
+
+bool is_placeholder(int mountpoint_dir, const std::string& name) {
+  if (name == kPlaceholderName || name == "Access-Your-Private-Data.desktop") return true;
+  struct stat st {};
+  return (name == ".ecryptfs" || name == ".Private") &&
+         fstatat(mountpoint_dir, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode);
+}
 
 bool valid_profile_name(std::string_view name) noexcept {
   if (name.empty() || name.size() > kMaxNameBytes || name.front() == '.' || name.front() == '-') return false;
@@ -161,6 +127,17 @@ bool valid_profile_name(std::string_view name) noexcept {
     return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
            c == '-';
   });
+}
+
+std::string fault_of_path(std::string_view path) {
+  if (path.empty() || path.front() != '/') return "is not an absolute path";
+  for (std::string_view rest = path; !rest.empty();) {
+    rest.remove_prefix(1);
+    const std::string_view component = rest.substr(0, rest.find('/'));
+    if (component == "..") return "contains \"..\"";
+    rest.remove_prefix(component.size());
+  }
+  return fault_of_text(path, kMaxPathBytes);
 }
 
 Result<Profile> parse_profile(std::string_view name, ByteView json) {
@@ -209,23 +186,16 @@ Result<std::string> build_profile(const Profile& profile) {
 }
 
 Result<Fd> open_profiles_dir(const Identity& who) {
-  auto dir = open_beside_home(who);
-  if (!dir && dir.error().code == Code::kNotFound) {
-    ECFS_LET(const Fd home, open_trusted(who.home));
-    dir = open_private(home.get(), ".ecfs", who.uid, who.home + "/.ecfs");
-  }
-  if (!dir) return dir;
-  ECFS_LET(const struct stat st, stat_of(dir->get()));
-  if (st.st_uid != who.uid) return Error{Code::kDenied, 0, "the directory .ecfs does not belong to " + who.name};
-  return dir;
+  ECFS_LET(UserDir found, open_user_dir(who, ".ecfs"));
+  return std::move(found.dir);
 }
 
 Result<Fd> make_profiles_dir(const Identity& who) {
   auto present = open_profiles_dir(who);
   if (present || present.error().code != Code::kNotFound) return present;
-  ECFS_LET(const Fd home, open_trusted(who.home));
+  ECFS_LET(const Fd home, open_trusted_dir(who.home));
   ECFS_LET(Fd made, make_directory(home.get(), ".ecfs", 0700));
-  ECFS_TRY(check_private(made.get(), who.uid, who.home + "/.ecfs"));
+  ECFS_TRY(check_private_dir(made.get(), who.uid, who.home + "/.ecfs"));
   ECFS_TRY(sync_directory(home.get()));
   return made;
 }
@@ -263,7 +233,7 @@ Result<OpenProfile> open_profile(int profiles_dir, std::string_view name) {
   ECFS_LET(const struct stat st, stat_of(profiles_dir));
   const std::string dir_name(name);
   OpenProfile open;
-  ECFS_LET(open.dir, open_private(profiles_dir, dir_name, st.st_uid, ".ecfs/" + dir_name));
+  ECFS_LET(open.dir, open_private_dir(profiles_dir, dir_name, st.st_uid, ".ecfs/" + dir_name));
   auto bytes = read_file(open.dir.get(), kProfileFile, kMaxProfileBytes, st.st_uid);
   if (!bytes) return with_context(std::move(bytes).error(), "volume " + dir_name);
   auto profile = parse_profile(name, *bytes);
@@ -286,15 +256,13 @@ Result<Fd> lock_volume(int profile_dir, int timeout_ms) {
   if (st.st_uid != parent.st_uid && st.st_uid != 0 && st.st_uid != geteuid()) {
     return Error{Code::kDenied, 0, "the lock of the volume belongs to another user"};
   }
-  for (int waited = 0;;) {
-    if (flock(fd.get(), LOCK_EX | LOCK_NB) == 0) return fd;
-    if (errno == EINTR) continue;
-    if (errno != EWOULDBLOCK) return system_error(errno, "lock the volume");
-    if (waited >= timeout_ms) return Error{Code::kBusy, EWOULDBLOCK, "another program is working with this volume"};
-    const timespec pause{0, kLockPollMs * 1000000L};
-    nanosleep(&pause, nullptr);
-    waited += kLockPollMs;
-  }
+  return take_lock(std::move(fd), timeout_ms);
+}
+
+Result<Fd> lock_volume(const OpenProfile& volume, int timeout_ms) {
+  if (!volume.of_ecryptfs_utils) return lock_volume(volume.dir.get(), timeout_ms);
+  ECFS_LET(Fd dir, open_directory(volume.dir.get(), "."));
+  return take_lock(std::move(dir), timeout_ms);
 }
 
 Status set_stale_mark(int profile_dir, bool stale) {

@@ -17,14 +17,23 @@ namespace ecfs::wrap {
 
 constexpr std::string_view kDefaultVolumeName = "Private";
 
-// The note that an unmounted mountpoint holds; a mount may cover it.
+// Profile::format of a native volume, and of an eCryptfs tree: then `options` has its keys' signatures and its cipher.
+constexpr std::string_view kNativeFormat = "native";
+constexpr std::string_view kEcryptfsFormat = "ecryptfs";
+
+// The note that an unmounted mountpoint holds.
 constexpr std::string_view kPlaceholderName = "README.txt";
+// is_placeholder says of an entry of an unmounted mountpoint whether a mount may cover it: that note; what
+// ecryptfs-utils leaves there; and the links .ecryptfs and .Private of a home that it encrypted. At most
+// kMostPlaceholders.
+constexpr std::size_t kMostPlaceholders = 4;
+bool is_placeholder(int mountpoint_dir, const std::string& name);
 
 struct Profile {
   std::string name;        // of the directory ~/.ecfs/NAME
   std::string lower;       // absolute path
   std::string mountpoint;  // absolute path
-  std::string format = "native";
+  std::string format{kNativeFormat};
   VolumeId volume_id{};  // pinned: another volume found at `lower` is not opened
   bool auto_mount = true;
   bool auto_unmount = true;
@@ -35,8 +44,12 @@ struct Profile {
 // valid_profile_name: 1..64 characters of A-Z a-z 0-9 . _ - and not beginning with '.' or '-'.
 bool valid_profile_name(std::string_view name) noexcept;
 
+// fault_of_path says why a text is no path for a profile ("is not an absolute path"); "" if it is one: absolute,
+// without "..", at most 4095 bytes, UTF-8 without control characters.
+std::string fault_of_path(std::string_view path);
+
 // parse_profile and build_profile convert the JSON text. Unknown members are ignored when read (and lost when written);
-// a missing or malformed one is kCorrupt. Paths are absolute, without "..", at most 4095 bytes.
+// a missing or malformed one is kCorrupt.
 Result<Profile> parse_profile(std::string_view name, ByteView json);
 // A path or option that is not UTF-8, or has control characters, is kInvalid when built: JSON cannot carry it.
 Result<std::string> build_profile(const Profile& profile);
@@ -54,6 +67,9 @@ Result<std::vector<std::string>> list_profiles(int profiles_dir);
 struct OpenProfile {
   Profile profile;
   Fd dir;  // ~/.ecfs/NAME
+  // A Private as ecryptfs-utils made it (ecryptfs_private.h): no profile.json, no volume id, no slots; `dir` is
+  // ~/.ecryptfs.
+  bool of_ecryptfs_utils = false;
 };
 Result<OpenProfile> open_profile(int profiles_dir, std::string_view name);
 Status save_profile(int profile_dir, const Profile& profile);
@@ -61,9 +77,11 @@ Status save_profile(int profile_dir, const Profile& profile);
 // lock_volume takes the exclusive lock ~/.ecfs/NAME/lock that everybody holds who mounts the volume or changes its
 // keys; waits `timeout_ms` at most (kBusy). The lock lives as long as the Fd.
 Result<Fd> lock_volume(int profile_dir, int timeout_ms);
+// The same of either kind of volume. In ~/.ecryptfs nothing is made for it: the directory itself is locked.
+Result<Fd> lock_volume(const OpenProfile& volume, int timeout_ms);
 
-// The stale mark: the login password was changed without us, so the password slot of the login no longer opens. A hint
-// only.
+// The stale mark (the file `stale`): the login password was changed without us, so the password slot of the login, or
+// the wrapped passphrase, no longer opens with it. A hint only.
 Status set_stale_mark(int profile_dir, bool stale);
 bool has_stale_mark(int profile_dir);
 

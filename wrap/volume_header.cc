@@ -9,6 +9,7 @@
 #endif
 
 #include "wrap/crypto.h"
+#include "wrap/ecryptfs_passphrase.h"
 
 namespace ecfs::wrap {
 namespace {
@@ -38,22 +39,61 @@ const char* fault_of(const VolumeHeader& h) {
   return nullptr;
 }
 
-Result<Sha256> mac_of(const VolumeId& id, const Secret& volume_key, ByteView covered) {
-  ECFS_LET(const Secret prk, volume_prk(id, volume_key));
-  ECFS_LET(const Secret key, hkdf_expand(prk, "ecfs1 hdr", 32));
+// The fields of a native volume's files: zero in the header of an eCryptfs tree.
+constexpr std::size_t kFieldsAt = 32;
+constexpr std::size_t kFieldsBytes = 16;
+
+// From what the key of the header is made. People choose mount passphrases: to try one by the header costs as much as
+// by the files themselves.
+Result<Secret> header_prk(const VolumeHeader& header, const Secret& secret) {
+  if (header.kind == VolumeKind::kNative) return volume_prk(header.id, secret);
+  ECFS_LET(const Secret passphrase, unpad_mount_passphrase(secret));
+  ECFS_LET(const EcryptfsKey key, EcryptfsKey::derive(passphrase, kEcryptfsContentSalt));
+  return hkdf_extract(header.id, key.key.reveal());
+}
+
+Result<Sha256> mac_of(const VolumeHeader& header, const Secret& volume_key, ByteView covered) {
+  ECFS_LET(const Secret prk, header_prk(header, volume_key));
+  ECFS_LET(const Secret key,
+           hkdf_expand(prk, header.kind == VolumeKind::kNative ? "ecfs1 hdr" : "ecfs1 hdr ecryptfs", 32));
   return hmac_sha256(key.reveal(), {covered});
 }
 
 }  // namespace
 
-Result<VolumeFile> parse_volume_file(ByteView raw) {
+Result<Secret> pad_mount_passphrase(const Secret& passphrase) {
+  const ByteView text = passphrase.reveal();
+  if (text.empty() || text.size() > kPaddedPassphraseBytes || std::find(text.begin(), text.end(), 0) != text.end()) {
+    return Error{Code::kInvalid, 0, "a mount passphrase has 1 to 64 bytes, none of them NUL"};
+  }
+  ECFS_LET(Secret padded, Secret::of_size(kPaddedPassphraseBytes));
+  std::copy(text.begin(), text.end(), padded.reveal_mutable().begin());
+  return padded;
+}
+
+Result<Secret> unpad_mount_passphrase(const Secret& padded) {
+  const ByteView bytes = padded.reveal();
+  const auto end = std::find(bytes.begin(), bytes.end(), 0);
+  const bool zeros = std::all_of(end, bytes.end(), [](std::uint8_t b) { return b == 0; });
+  if (bytes.size() != kPaddedPassphraseBytes || end == bytes.begin() || !zeros) {
+    return Error{Code::kCorrupt, 0, "the key slot does not hold a mount passphrase"};
+  }
+  return Secret::copy_of(bytes.first(static_cast<std::size_t>(end - bytes.begin())));
+}
+
+Result<VolumeFile> parse_volume_file(ByteView raw, VolumeKind kind) {
   if (raw.size() > kMaxVolumeFileBytes) return corrupt("is larger than it can be");
   if (raw.size() < kSlotsAt + kMacBytes) return corrupt("is cut short");
   const auto magic = as_text(raw.first(kMagic.size()));
-  if (magic == kEcryptfsMagic) {
-    return Error{Code::kUnsupported, 0, "this is the header of an eCryptfs volume, which this version does not open"};
+  const bool ecryptfs = kind == VolumeKind::kEcryptfs;
+  if (magic == (ecryptfs ? kMagic : kEcryptfsMagic)) {
+    return Error{Code::kUnsupported, 0,
+                 ecryptfs ? "this is the header of a native volume, not of the keys of an eCryptfs tree"
+                          : "this is the header of the keys of an eCryptfs tree, not of a native volume"};
   }
-  if (magic != kMagic) return corrupt("does not begin with ECFSVOL1");
+  if (magic != (ecryptfs ? kEcryptfsMagic : kMagic)) {
+    return corrupt(ecryptfs ? "does not begin with ECFSVOLE" : "does not begin with ECFSVOL1");
+  }
   const std::uint8_t* p = raw.data();
   if (load_le<std::uint16_t>(p + 12) != kMajorVersion) {
     return Error{Code::kUnsupported, 0, "the volume was made by a later version of ecfs; this one cannot open it"};
@@ -63,8 +103,17 @@ Result<VolumeFile> parse_volume_file(ByteView raw) {
   if (slots_len != raw.size() - kSlotsAt - kMacBytes) return corrupt("has key slots of a length that does not fit");
   VolumeFile file;
   VolumeHeader& h = file.header;
+  h.kind = kind;
   h.minor_version = load_le<std::uint16_t>(p + 14);
   std::copy_n(p + 16, h.id.size(), h.id.begin());
+  file.slots.assign(raw.begin() + kSlotsAt, raw.begin() + static_cast<std::ptrdiff_t>(kSlotsAt + slots_len));
+  file.raw.assign(raw.begin(), raw.end());
+  if (ecryptfs) {
+    if (!all_zero(raw.subspan(kFieldsAt, kFieldsBytes))) {
+      return Error{Code::kUnsupported, 0, "the volume uses a feature that this version of ecfs does not know"};
+    }
+    return file;
+  }
   h.suite = static_cast<Suite>(p[32]);
   h.block_shift = p[33];
   h.name_encoding = static_cast<NameEncoding>(p[34]);
@@ -76,9 +125,6 @@ Result<VolumeFile> parse_volume_file(ByteView raw) {
     return Error{Code::kUnsupported, 0, "the volume uses a feature that this version of ecfs does not know"};
   }
   if (const char* fault = fault_of(h); fault != nullptr) return corrupt(fault);
-  const ByteView slots = raw.subspan(kSlotsAt, slots_len);
-  file.slots.assign(slots.begin(), slots.end());
-  file.raw.assign(raw.begin(), raw.end());
   return file;
 }
 
@@ -86,7 +132,7 @@ Status verify_volume_file(const VolumeFile& file, const Secret& volume_key) {
   const ByteView raw = file.raw;
   if (raw.size() < kSlotsAt + kMacBytes) return corrupt("is cut short");
   const ByteView covered = raw.first(raw.size() - kMacBytes);
-  ECFS_LET(const Sha256 mac, mac_of(file.header.id, volume_key, covered));
+  ECFS_LET(const Sha256 mac, mac_of(file.header, volume_key, covered));
   if (!equal_constant_time(mac, raw.last(kMacBytes))) {
     return corrupt("was damaged or changed: its checksum does not fit the volume's key");
   }
@@ -102,22 +148,27 @@ Result<Bytes> build_volume_file(const VolumeHeader& header, ByteView slots, cons
   }
   Bytes out;
   out.reserve(kSlotsAt + slots.size() + kMacBytes);
-  append(out, as_bytes(kMagic));
+  const bool native = header.kind == VolumeKind::kNative;
+  append(out, as_bytes(native ? kMagic : kEcryptfsMagic));
   append_le(out, static_cast<std::uint32_t>(kSlotsAt + slots.size() + kMacBytes));
   append_le(out, kMajorVersion);
   append_le(out, header.minor_version);
   append(out, header.id);
-  out.push_back(static_cast<std::uint8_t>(header.suite));
-  out.push_back(header.block_shift);
-  out.push_back(static_cast<std::uint8_t>(header.name_encoding));
-  out.push_back(header.longest_name);
-  append_le(out, header.compat);
-  append_le(out, header.ro_compat);
-  append_le(out, header.incompat);
+  if (native) {
+    out.push_back(static_cast<std::uint8_t>(header.suite));
+    out.push_back(header.block_shift);
+    out.push_back(static_cast<std::uint8_t>(header.name_encoding));
+    out.push_back(header.longest_name);
+    append_le(out, header.compat);
+    append_le(out, header.ro_compat);
+    append_le(out, header.incompat);
+  } else {
+    out.resize(kFieldsAt + kFieldsBytes, 0);
+  }
   append_le(out, static_cast<std::uint32_t>(slots.size()));
   out.resize(kSlotsAt, 0);
   append(out, slots);
-  ECFS_LET(const Sha256 mac, mac_of(header.id, volume_key, out));
+  ECFS_LET(const Sha256 mac, mac_of(header, volume_key, out));
   append(out, mac);
   return out;
 }

@@ -1,4 +1,5 @@
-// The volume header: the file `.ecfs-volume` (native-format.md §2, fs/FORMAT.md §2) as bytes in memory.
+// The volume header: the file `.ecfs-volume` (native-format.md §2, fs/FORMAT.md §2) as bytes in memory. And the header
+// of the key slots of an eCryptfs tree (wrap/FORMAT.md §8), of the same shape.
 //
 // Reading has two steps, because the key that checks the MAC comes out of the slots inside: parse_volume_file looks at
 // shape only and treats every byte as hostile; verify_volume_file then proves that the holder of the volume key wrote
@@ -17,6 +18,18 @@ namespace ecfs::wrap {
 constexpr std::size_t kVolumeKeyBytes = 32;
 constexpr std::uint64_t kMaxVolumeFileBytes = 1U << 20;
 
+// What a header is of: a native volume, whose secret is its key; or an eCryptfs tree, whose secret is its mount
+// passphrase in 64 bytes (pad_mount_passphrase), so that no slot tells its length.
+enum class VolumeKind : std::uint8_t { kNative, kEcryptfs };
+constexpr std::size_t kPaddedPassphraseBytes = 64;
+constexpr std::size_t secret_bytes_of(VolumeKind kind) noexcept {
+  return kind == VolumeKind::kNative ? kVolumeKeyBytes : kPaddedPassphraseBytes;
+}
+// pad_mount_passphrase fills 1..64 bytes without NUL (else kInvalid) up with zeros; unpad_mount_passphrase takes them
+// away again: kCorrupt for what is no padded passphrase.
+Result<Secret> pad_mount_passphrase(const Secret& passphrase);
+Result<Secret> unpad_mount_passphrase(const Secret& padded);
+
 using VolumeId = std::array<std::uint8_t, 16>;
 
 enum class Suite : std::uint8_t { kAes256Gcm = 1, kChaCha20Poly1305 = 2 };
@@ -28,8 +41,9 @@ constexpr std::uint32_t kRoCompatKnown = 0;
 
 struct VolumeHeader {
   VolumeId id{};
-  Suite suite = Suite::kAes256Gcm;  // of new files
-  std::uint8_t block_shift = 12;    // 12..16; fixed for the volume's life
+  VolumeKind kind = VolumeKind::kNative;  // of an eCryptfs tree all the rest but minor_version is as here
+  Suite suite = Suite::kAes256Gcm;        // of new files
+  std::uint8_t block_shift = 12;          // 12..16; fixed for the volume's life
   NameEncoding name_encoding = NameEncoding::kBase64Url;
   std::uint8_t longest_name = 0;  // longest lower name in bytes, 64..254; 0 means 255
   std::uint32_t compat = 0;
@@ -48,10 +62,11 @@ struct VolumeFile {
 };
 
 // parse_volume_file: kCorrupt for anything that no writer of version 1 makes, kUnsupported for a later major version or
-// an unknown incompat bit.
-Result<VolumeFile> parse_volume_file(ByteView raw);
+// an unknown incompat bit, or for a header of the other kind.
+Result<VolumeFile> parse_volume_file(ByteView raw, VolumeKind kind = VolumeKind::kNative);
 
-// verify_volume_file checks the MAC under K_hdr: kCorrupt if it does not fit.
+// verify_volume_file checks the MAC under K_hdr: kCorrupt if it does not fit. `volume_key` is the secret of the volume;
+// that of an eCryptfs tree takes tens of milliseconds.
 Status verify_volume_file(const VolumeFile& file, const Secret& volume_key);
 
 // build_volume_file gives the bytes to write. kInvalid for a header out of bounds or a file over 1 MiB.

@@ -178,7 +178,7 @@ struct VolumeStore::Update {
 };
 
 VolumeStore::Copy VolumeStore::load(int dir, const char* name, bool in_profile, bool previous,
-                                    std::optional<Error>& failure) {
+                                    std::optional<Error>& failure) const {
   Copy copy;
   copy.dir = dir;
   copy.name = previous ? std::string(name) + ".bak" : name;
@@ -198,7 +198,7 @@ VolumeStore::Copy VolumeStore::load(int dir, const char* name, bool in_profile, 
     return copy;
   }
   copy.raw = *std::move(raw);
-  auto file = parse_volume_file(copy.raw);
+  auto file = parse_volume_file(copy.raw, places_.kind);
   if (!file) {
     fail(std::move(file).error());
     return copy;
@@ -292,7 +292,9 @@ Result<VolumeStore> VolumeStore::create(const Places& places, const VolumeHeader
                                         const Secret& volume_key) {
   if (places.lower_dir < 0 && places.profile_dir < 0) return Error{Code::kInvalid, 0, "no place to make a volume in"};
   if (count_known(area) == 0) return Error{Code::kInvalid, 0, "a volume that nobody could open is not made"};
-  if (volume_key.size() != kVolumeKeyBytes) return Error{Code::kInvalid, 0, "a volume key has 32 bytes"};
+  if (volume_key.size() != secret_bytes_of(places.kind) || header.kind != places.kind) {
+    return Error{Code::kInvalid, 0, "a volume key has 32 bytes, a padded mount passphrase 64"};
+  }
   VolumeStore store(places);
   for (const bool in_profile : {true, false}) {
     const int dir = in_profile ? places.profile_dir : places.lower_dir;
@@ -310,7 +312,9 @@ Result<VolumeStore> VolumeStore::create(const Places& places, const VolumeHeader
 
 // With the key proven by any copy: decides which copy is in force, and takes over what a later copy of LOWER has.
 Status VolumeStore::adopt(const Secret& volume_key) {
-  if (volume_key.size() != kVolumeKeyBytes) return Error{Code::kCorrupt, 0, "the volume key does not have 32 bytes"};
+  if (volume_key.size() != secret_bytes_of(places_.kind)) {
+    return Error{Code::kCorrupt, 0, "the volume's secret does not have its length"};
+  }
   const Copy* chosen = nullptr;
   const Copy* lower = nullptr;
   std::optional<Error> damage;

@@ -24,7 +24,7 @@ constexpr const char* kVolumeFileName = ".ecfs-volume";  // in LOWER
 constexpr const char* kProfileVolumeName = "volume";     // in ~/.ecfs/NAME
 
 struct Unlocked {
-  Secret key;                 // the volume key, proven against the header's MAC
+  Secret key;                 // the volume's secret (VolumeKind), proven against the header's MAC
   std::uint32_t slot_id = 0;  // the slot that opened
 };
 
@@ -36,8 +36,10 @@ Status check_lower_present(int lower_dir, const std::string& path);
 class VolumeStore {
  public:
   struct Places {
-    int lower_dir = -1;            // descriptor of LOWER; -1: not there (tools that only look at the profile)
-    int profile_dir = -1;          // descriptor of ~/.ecfs/NAME; -1: a volume without a profile
+    int lower_dir = -1;    // descriptor of LOWER; -1: not there (tools that only look at the profile, and
+                           // eCryptfs trees, which hold no header)
+    int profile_dir = -1;  // descriptor of ~/.ecfs/NAME; -1: a volume without a profile
+    VolumeKind kind = VolumeKind::kNative;
     bool slots_in_volume = false;  // LOWER's copy holds all slots although there is a profile
     std::optional<VolumeId>
         pinned;  // from the profile: another id is refused (kDenied), never opened under the old name
@@ -107,7 +109,7 @@ class VolumeStore {
   struct Update;
 
   explicit VolumeStore(const Places& places) : places_(places) {}
-  static Copy load(int dir, const char* name, bool in_profile, bool previous, std::optional<Error>& failure);
+  Copy load(int dir, const char* name, bool in_profile, bool previous, std::optional<Error>& failure) const;
   Status read_copies();
   void note(std::string text);
   Status adopt(const Secret& volume_key);

@@ -112,6 +112,12 @@ Result<Secret> unwrap_passphrase(ByteView file, const Secret& wrapping, const Ec
   return passphrase;
 }
 
+Result<int> wrapped_passphrase_version(int dir, const std::string& name) {
+  ECFS_LET(const Bytes file, read(dir, name));
+  ECFS_LET(const WrappedPassphrase wrapped, parse_wrapped_passphrase(file));
+  return wrapped.salt ? 2 : 1;
+}
+
 Result<Secret> read_wrapped_passphrase(int dir, const std::string& name, const Secret& wrapping,
                                        const EcryptfsSalt& salt) {
   ECFS_LET(const Bytes file, read(dir, name));

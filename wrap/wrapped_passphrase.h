@@ -34,6 +34,9 @@ Result<WrappedPassphrase> parse_wrapped_passphrase(ByteView file);
 // wrapping passphrase does not fit.
 Result<Secret> unwrap_passphrase(ByteView file, const Secret& wrapping, const EcryptfsSalt& salt);
 
+// wrapped_passphrase_version reads the version of the file `name` in `dir`, 1 or 2; errors as of parse and read.
+Result<int> wrapped_passphrase_version(int dir, const std::string& name);
+
 // read_wrapped_passphrase reads and unwraps `name` in `dir`: a regular file, no link; kNotFound if there is none.
 Result<Secret> read_wrapped_passphrase(int dir, const std::string& name, const Secret& wrapping,
                                        const EcryptfsSalt& salt);

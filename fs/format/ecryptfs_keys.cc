@@ -65,18 +65,9 @@ Result<const EcryptfsKey*> EcryptfsKeys::find(const EcryptfsSignature& signature
   return Error{Code::kNoKey, ENOKEY, "no key with the signature " + to_hex(signature)};
 }
 
-constexpr std::size_t kPackedBytes = sizeof(EcryptfsSalt) + wrap::kEcryptfsKeyBytes;
+constexpr std::size_t kPackedBytes = wrap::kPackedEcryptfsKeyBytes;
 
-Result<Secret> EcryptfsKeys::pack() const {
-  if (all.size() > kEcryptfsMaxKeys) return Error{Code::kInvalid, EINVAL, "more than 64 eCryptfs keys"};
-  ECFS_LET(Secret packed, Secret::of_size(all.size() * kPackedBytes));
-  auto at = packed.reveal_mutable().begin();
-  for (const EcryptfsKey& key : all) {
-    at = std::copy(key.salt.begin(), key.salt.end(), at);
-    at = std::copy(key.key.reveal().begin(), key.key.reveal().end(), at);
-  }
-  return packed;
-}
+Result<Secret> EcryptfsKeys::pack() const { return wrap::pack_ecryptfs_keys(all); }
 
 Result<EcryptfsKeys> EcryptfsKeys::parse(const Secret& packed) {
   const ByteView bytes = packed.reveal();

@@ -43,7 +43,7 @@ struct EcryptfsKeys {
   [[nodiscard]] Result<Secret> pack() const;
   static Result<EcryptfsKeys> parse(const Secret& packed);
 };
-constexpr std::size_t kEcryptfsMaxKeys = 64;
+constexpr std::size_t kEcryptfsMaxKeys = wrap::kMaxPackedEcryptfsKeys;
 
 // EcryptfsCipher is a cipher with its key length, as files and names say it.
 struct EcryptfsCipher {

@@ -10,15 +10,16 @@
 #include <array>
 #include <cerrno>
 
+#include "pam/login/login_key.h"
 #include "pam/login/wire.h"
 #include "wrap/base/file.h"
 #include "wrap/base/log.h"
 #include "wrap/base/owned.h"
 #include "wrap/control.h"
+#include "wrap/ecryptfs_private.h"
+#include "wrap/ecryptfs_token.h"
 #include "wrap/keyring.h"
-#include "wrap/keyslot.h"
 #include "wrap/profile.h"
-#include "wrap/recovery_key.h"
 #include "wrap/volume_store.h"
 
 namespace ecfs::pam {
@@ -56,12 +57,10 @@ Result<Fd> open_mountpoint(const std::string& path) {
 
 // A mountpoint may hold what tells the user that it is locked, and nothing else: files under a mount cannot be seen.
 Status check_only_placeholders(int mountpoint, const std::string& path) {
-  static constexpr std::array<std::string_view, 2> kAllowed = {wrap::kPlaceholderName,
-                                                               "Access-Your-Private-Data.desktop"};
-  auto names = list_directory(mountpoint, kAllowed.size() + 1);
+  auto names = list_directory(mountpoint, wrap::kMostPlaceholders + 1);
   if (!names) return with_context(std::move(names).error(), "the mountpoint " + path);
   for (const std::string& name : *names) {
-    if (std::find(kAllowed.begin(), kAllowed.end(), name) == kAllowed.end()) {
+    if (!wrap::is_placeholder(mountpoint, name)) {
       return Error{Code::kBusy, ENOTEMPTY, path + " holds files of its own (" + name + "); move them away first"};
     }
   }
@@ -70,86 +69,56 @@ Status check_only_placeholders(int mountpoint, const std::string& path) {
 
 bool no_password_fits(const Error& error) { return error.code == Code::kWrongKey || error.code == Code::kNotFound; }
 
-wrap::VolumeStore::Places places_of(const wrap::OpenProfile& open, int lower_dir) {
-  wrap::VolumeStore::Places places;
-  places.lower_dir = lower_dir;
-  places.profile_dir = open.dir.get();
-  places.slots_in_volume = open.profile.slots_in_volume;
-  places.pinned = open.profile.volume_id;
-  return places;
-}
-
-// The login's password slot made anew, at the costs of the old one.
-Status rewrap(wrap::VolumeStore& store, const Secret& key, const wrap::Slot* old_slot, const Secret& new_password) {
-  wrap::Argon2Cost cost;
-  auto old_cost = old_slot != nullptr ? wrap::password_cost(*old_slot) : Result<wrap::Argon2Cost>(cost);
-  if (old_slot != nullptr && old_cost && wrap::check_cost_writable(*old_cost)) {
-    cost = *old_cost;
-  } else {
-    ECFS_LET(cost, wrap::calibrate());
-  }
-  const std::string label = old_slot != nullptr ? old_slot->label : "login";
-  ECFS_LET(wrap::Slot slot,
-           wrap::make_password_slot(store.header().id, store.area().unused_id(), label, key, new_password, cost));
-  if (old_slot == nullptr) return store.add_slot(key, std::move(slot));
-  const std::uint32_t old_id = old_slot->id;
-  return store.replace_slot(key, old_id, std::move(slot));
-}
-
-// The slot to wrap anew when a recovery key opened the volume: the only password slot; where there are several we
-// cannot know which was the login's, and add one.
-const wrap::Slot* only_password_slot(const wrap::SlotArea& area) {
-  const wrap::Slot* found = nullptr;
-  for (const wrap::Slot& slot : area.slots) {
-    if (slot.type != wrap::SlotType::kPassword) continue;
-    if (found != nullptr) return nullptr;
-    found = &slot;
-  }
-  return found;
-}
-
-// Opens with what the user typed besides the login password, and wraps the login's slot anew.
-Result<wrap::Unlocked> unlock_and_rewrap(wrap::VolumeStore& store, const Secret& login, const Secret& other) {
-  const bool is_recovery = wrap::RecoveryKey::looks_like_one(other.reveal());
-  auto unlocked = [&]() -> Result<wrap::Unlocked> {
-    if (!is_recovery) return store.unlock_with_passphrase(other);
-    ECFS_LET(const wrap::RecoveryKey key, wrap::RecoveryKey::parse(other.reveal()));
-    return store.unlock_with_recovery(key);
-  }();
-  // A password may look like a recovery key.
-  if (!unlocked && is_recovery) {
-    if (auto second = store.unlock_with_passphrase(other)) unlocked = std::move(second);
-  }
-  if (!unlocked) return unlocked;
-  const wrap::Slot* opened = store.area().find(unlocked->slot_id);
-  const bool by_password = opened != nullptr && opened->type == wrap::SlotType::kPassword;
-  ECFS_TRY(rewrap(store, unlocked->key, by_password ? opened : only_password_slot(store.area()), login));
-  return unlocked;
+// The id by which the server of a volume's mount is found.
+Result<wrap::VolumeId> mount_id_of(const wrap::Profile& profile, int lower_dir) {
+  if (profile.format == wrap::kEcryptfsFormat) return wrap::ecryptfs_mount_id(lower_dir);
+  return profile.volume_id;
 }
 
 // A mount whose keys were wiped while it was in use gets them back with the login password. Best effort: a login finds
 // a mount, and goes on.
-void resume_if_suspended(const wrap::OpenProfile& open, const Secret& login, std::vector<std::string>& log) {
-  const wrap::VolumeId& id = open.profile.volume_id;
+void resume_if_suspended(const Identity& who, const wrap::OpenProfile& open, const Secret& login,
+                         std::vector<std::string>& log) {
   if (login.empty()) return;
-  const auto state = wrap::mount_state(id, geteuid());
+  const auto lower = open_directory(AT_FDCWD, open.profile.lower);
+  const auto id = mount_id_of(open.profile, lower ? lower->get() : -1);
+  if (!id) return;
+  const auto state = wrap::mount_state(*id, geteuid());
   if (!state || !state->suspended) return;
   const Status done = [&]() -> Status {
-    const auto lower = open_directory(AT_FDCWD, open.profile.lower);
-    ECFS_LET(wrap::VolumeStore store, wrap::VolumeStore::open(places_of(open, lower ? lower->get() : -1)));
-    ECFS_LET(const wrap::Unlocked unlocked, store.unlock_with_passphrase(login));
-    ECFS_TRY(wrap::resume_mounts(id, geteuid(), unlocked.key));
-    return wrap::put_token(id, unlocked.key);
+    ECFS_LET(LoginKey key, LoginKey::of(who, open, lower ? lower->get() : -1));
+    ECFS_LET(const Secret secret, key.open(login));
+    return key.resume(secret, *id);
   }();
   log.push_back(done ? "open again" : "it stays suspended: " + done.error().what);
 }
 
+// The secret of a locked volume, by the login password or by what was typed besides it. Marks it stale, or no longer
+// so.
+Result<Secret> open_locked(LoginKey& key, int dir, const Secret& login, const Secret& other, bool& rewrapped) {
+  auto secret = key.open(login);
+  if (secret) {
+    if (wrap::has_stale_mark(dir)) (void)wrap::set_stale_mark(dir, false);
+    return secret;
+  }
+  if (secret.error().code == Code::kNotFound) return Error{Code::kNoKey, 0, "it has no key slot for a password"};
+  if (secret.error().code != Code::kWrongKey) return secret;
+  if (!other.empty()) secret = key.open_otherwise(other, login);
+  if (!secret) {
+    if (no_password_fits(secret.error())) (void)wrap::set_stale_mark(dir, true);
+    return secret;
+  }
+  rewrapped = true;
+  (void)wrap::set_stale_mark(dir, false);
+  return secret;
+}
+
 Result<Reply> open_as_user(const Identity& who, const std::string& name, const Secret& login, const Secret& other,
                            int lock_ms) {
-  ECFS_LET(const Fd profiles, wrap::open_profiles_dir(who));
-  ECFS_LET(const wrap::OpenProfile open, wrap::open_profile(profiles.get(), name));
+  ECFS_LET(const wrap::OpenProfile open, wrap::open_user_volume(who, name));
   const wrap::Profile& profile = open.profile;
-  ECFS_LET(Fd lock, wrap::lock_volume(open.dir.get(), lock_ms));
+  const bool native = profile.format == wrap::kNativeFormat;
+  ECFS_LET(Fd lock, wrap::lock_volume(open, lock_ms));
   ECFS_LET(Fd mountpoint, open_mountpoint(profile.mountpoint));
   ECFS_LET(const auto device, device_of_ecfs_mount(mountpoint.get()));
   OpenVolume opened;
@@ -158,43 +127,27 @@ Result<Reply> open_as_user(const Identity& who, const std::string& name, const S
   opened.mountpoint = profile.mountpoint;
   opened.options = profile.options;
   if (opened.mounted_already) {
-    resume_if_suspended(open, login, opened.log);
+    resume_if_suspended(who, open, login, opened.log);
     return wire::pack(std::move(opened));
+  }
+  if (profile.format == wrap::kEcryptfsFormat) {
+    ECFS_LET(const auto kernels, wrap::kernel_mount_of(profile));
+    opened.mounted_already = kernels.has_value();  // it is open, and two that write there would be one too many
+    if (opened.mounted_already) return wire::pack(std::move(opened));
   }
 
   if (login.empty()) return Error{Code::kNoKey, 0, "there is no login password to open it with"};
-  if (profile.format != "native") {
-    return Error{Code::kUnsupported, 0, "its format '" + profile.format + "' is not known"};
-  }
+  if (wrap::is_wrapping_independent(open)) return Error{Code::kNoKey, 0, "the login password does not open it"};
   ECFS_TRY(check_mountpoint(mountpoint.get(), who.uid));
   ECFS_TRY(check_only_placeholders(mountpoint.get(), profile.mountpoint));
   auto lower = open_directory(AT_FDCWD, profile.lower);
   if (!lower) return with_context(std::move(lower).error(), "the encrypted directory");
   ECFS_TRY(check_lower(lower->get(), who.uid));
-  ECFS_TRY(wrap::check_lower_present(lower->get(), profile.lower));
-  ECFS_LET(wrap::VolumeStore store, wrap::VolumeStore::open(places_of(open, lower->get())));
-  opened.notes = store.notes();
-
-  auto unlocked = store.unlock_with_passphrase(login);
-  if (unlocked) {
-    if (wrap::has_stale_mark(open.dir.get())) (void)wrap::set_stale_mark(open.dir.get(), false);
-  } else if (unlocked.error().code == Code::kWrongKey) {
-    if (!other.empty()) unlocked = unlock_and_rewrap(store, login, other);
-    if (!unlocked) {
-      if (no_password_fits(unlocked.error())) (void)wrap::set_stale_mark(open.dir.get(), true);
-      return std::move(unlocked).error();
-    }
-    opened.rewrapped = true;
-    (void)wrap::set_stale_mark(open.dir.get(), false);
-  } else if (unlocked.error().code == Code::kNotFound) {
-    return Error{Code::kNoKey, 0, "it has no key slot for a password"};
-  } else {
-    return std::move(unlocked).error();
-  }
-  if (auto repaired = store.repair(unlocked->key); !repaired) opened.log.push_back(repaired.error().what);
-  if (auto put = wrap::put_token(store.header().id, unlocked->key); !put) opened.log.push_back(put.error().what);
-  opened.volume_file = store.file().raw;
-  opened.key = std::move(unlocked->key);
+  // A new eCryptfs tree is empty.
+  if (native) ECFS_TRY(wrap::check_lower_present(lower->get(), profile.lower));
+  ECFS_LET(LoginKey key, LoginKey::of(who, open, lower->get()));
+  ECFS_LET(Secret secret, open_locked(key, open.dir.get(), login, other, opened.rewrapped));
+  ECFS_TRY(key.finish(std::move(secret), opened));
   opened.lock = std::move(lock);
   opened.lower_dir = *std::move(lower);
   opened.mountpoint_dir = std::move(mountpoint);
@@ -203,19 +156,17 @@ Result<Reply> open_as_user(const Identity& who, const std::string& name, const S
 
 Result<Reply> survey_as_user(const Identity& who) {
   std::vector<VolumeInfo> volumes;
-  auto profiles = wrap::open_profiles_dir(who);
-  if (!profiles) {
-    if (profiles.error().code == Code::kNotFound) return wire::pack(volumes);
-    return std::move(profiles).error();
-  }
-  ECFS_LET(const auto names, wrap::list_profiles(profiles->get()));
+  ECFS_LET(const auto names, wrap::list_user_volumes(who));
   for (const std::string& name : names) {
     VolumeInfo info;
     info.name = name;
-    if (auto open = wrap::open_profile(profiles->get(), name)) {
+    if (auto open = wrap::open_user_volume(who, name)) {
       info.id = open->profile.volume_id;
       info.auto_mount = open->profile.auto_mount;
       info.auto_unmount = open->profile.auto_unmount;
+      if (open->profile.format == wrap::kEcryptfsFormat) {
+        if (auto signatures = wrap::private_signatures(open->profile)) info.signatures = *std::move(signatures);
+      }
       if (auto mountpoint = open_mountpoint(open->profile.mountpoint)) {
         if (auto device = device_of_ecfs_mount(mountpoint->get())) info.device = *device;
       }
@@ -227,28 +178,25 @@ Result<Reply> survey_as_user(const Identity& who) {
   return wire::pack(volumes);
 }
 
-// each_login_volume runs `work` on every auto-mounted volume of the user that has a password slot, with its lock held.
-// A failure of one does not stop the others; `failed` takes it.
+// each_login_volume runs `work` on every auto-mounted volume of the user that a login password is meant to open, with
+// its lock held. A failure of one does not stop the others; `failed` takes it.
 template <class Work, class Failed>
 Status each_login_volume(const Identity& who, int lock_ms, Work&& work, Failed&& failed) {
-  auto profiles = wrap::open_profiles_dir(who);
-  if (!profiles && profiles.error().code == Code::kNotFound) return {};
-  if (!profiles) return std::move(profiles).error();
-  ECFS_LET(const auto names, wrap::list_profiles(profiles->get()));
+  ECFS_LET(const auto names, wrap::list_user_volumes(who));
   for (const std::string& name : names) {
-    auto open = wrap::open_profile(profiles->get(), name);
+    auto open = wrap::open_user_volume(who, name);
     if (!open) {
       failed(name, open.error(), -1);
       continue;
     }
     if (!open->profile.auto_mount) continue;
     const Status done = [&]() -> Status {
-      ECFS_LET(const Fd lock, wrap::lock_volume(open->dir.get(), lock_ms));
+      ECFS_LET(const Fd lock, wrap::lock_volume(*open, lock_ms));
       // Without LOWER (a disk that is not there) the profile's copy is enough.
       auto lower = open_directory(AT_FDCWD, open->profile.lower);
-      ECFS_LET(wrap::VolumeStore store, wrap::VolumeStore::open(places_of(*open, lower ? lower->get() : -1)));
-      if (store.area().count(wrap::SlotType::kPassword) == 0) return {};
-      return work(name, *open, store);
+      ECFS_LET(LoginKey key, LoginKey::of(who, *open, lower ? lower->get() : -1));
+      if (!key.present()) return {};
+      return work(name, *open, key);
     }();
     if (!done) failed(name, done.error(), open->dir.get());
   }
@@ -303,11 +251,11 @@ Result<bool> opens_nothing(const Identity& who, const Secret& password, const De
   const auto work = [&]() -> Result<Reply> {
     bool one_refused = false;
     bool one_opened = false;
-    const auto look = [&](const std::string&, const wrap::OpenProfile& open, wrap::VolumeStore& store) -> Status {
+    const auto look = [&](const std::string&, const wrap::OpenProfile& open, LoginKey& key) -> Status {
       if (one_opened || wrap::has_stale_mark(open.dir.get())) return {};
-      const auto unlocked = store.unlock_with_passphrase(password);
-      one_opened = unlocked.has_value();
-      one_refused = one_refused || (!unlocked && unlocked.error().code == Code::kWrongKey);
+      const auto secret = key.open(password);
+      one_opened = secret.has_value();
+      one_refused = one_refused || (!secret && secret.error().code == Code::kWrongKey);
       return {};
     };
     ECFS_TRY(each_login_volume(who, lock_ms, look, [](const std::string&, const Error&, int) {}));
@@ -324,14 +272,8 @@ Result<ChangeReport> change_password(const Identity& who, const Secret& old_pass
   const int lock_ms = deadline.at_most_ms(kLockMs);
   const auto work = [&]() -> Result<Reply> {
     ChangeReport report;
-    const auto change = [&](const std::string& name, const wrap::OpenProfile& open,
-                            wrap::VolumeStore& store) -> Status {
-      auto unlocked = store.unlock_with_passphrase(old_password);
-      if (unlocked) {
-        ECFS_TRY(rewrap(store, unlocked->key, store.area().find(unlocked->slot_id), new_password));
-      } else if (unlocked.error().code != Code::kWrongKey || !store.unlock_with_passphrase(new_password)) {
-        return std::move(unlocked).error();
-      }
+    const auto change = [&](const std::string& name, const wrap::OpenProfile& open, LoginKey& key) -> Status {
+      ECFS_TRY(key.change(old_password, new_password));
       report.changed.push_back(name);
       return wrap::set_stale_mark(open.dir.get(), false);
     };
@@ -351,7 +293,7 @@ Result<ChangeReport> mark_all_stale(const Identity& who, const Deadline& deadlin
   const int lock_ms = deadline.at_most_ms(kLockMs);
   const auto work = [&]() -> Result<Reply> {
     ChangeReport report;
-    const auto mark = [&](const std::string& name, const wrap::OpenProfile& open, wrap::VolumeStore&) -> Status {
+    const auto mark = [&](const std::string& name, const wrap::OpenProfile& open, const LoginKey&) -> Status {
       report.stale.push_back(name);
       return wrap::set_stale_mark(open.dir.get(), true);
     };
@@ -365,9 +307,12 @@ Result<ChangeReport> mark_all_stale(const Identity& who, const Deadline& deadlin
   return wire::unpack_change(reply);
 }
 
-Status drop_tokens(const Identity& who, const std::vector<wrap::VolumeId>& volumes, const Deadline& deadline) {
+Status drop_tokens(const Identity& who, const std::vector<VolumeInfo>& volumes, const Deadline& deadline) {
   const auto work = [&]() -> Result<Reply> {
-    for (const wrap::VolumeId& volume : volumes) ECFS_TRY(wrap::drop_token(volume));
+    for (const VolumeInfo& volume : volumes) {
+      if (!all_zero(volume.id)) ECFS_TRY(wrap::drop_token(volume.id));
+      for (const wrap::EcryptfsSignature& signature : volume.signatures) ECFS_TRY(wrap::drop_ecryptfs_token(signature));
+    }
     return Reply();
   };
   ECFS_TRY(run_as(who, deadline.remaining_ms(), work));

@@ -11,16 +11,19 @@
 #include "wrap/base/process.h"
 #include "wrap/base/result.h"
 #include "wrap/base/secret.h"
+#include "wrap/ecryptfs_passphrase.h"
 #include "wrap/mount.h"
 #include "wrap/volume_header.h"
 
 namespace ecfs::pam {
 
-// One profile of a user. One that cannot be read has its name and an `error`, and is neither mounted nor unmounted.
+// One profile of a user, or the Private of ecryptfs-utils. One that cannot be read has its name and an `error`, and is
+// neither mounted nor unmounted.
 struct VolumeInfo {
   std::string name;
   std::string error;
-  wrap::VolumeId id{};
+  wrap::VolumeId id{};                              // all zero: ecryptfs-utils made it
+  std::vector<wrap::EcryptfsSignature> signatures;  // of the keys of an eCryptfs tree
   bool auto_mount = false;
   bool auto_unmount = false;
   // Where it is mounted now, if it is: a device number names a mount whatever happens to the paths.
@@ -56,8 +59,8 @@ Status check_mountpoint(int dir, uid_t uid);
 // check_lower: a directory of the user's.
 Status check_lower(int dir, uid_t uid);
 
-// opens_nothing says that the password fits no password slot of any auto-mounted volume which is not marked stale, and
-// that there is such a slot.
+// opens_nothing says that the password fits no password slot (nor wrapped passphrase) of any auto-mounted volume which
+// is not marked stale, and that there is such a one.
 Result<bool> opens_nothing(const Identity& who, const Secret& password, const Deadline& deadline);
 
 // What became of the volumes when a password changed.
@@ -74,7 +77,7 @@ Result<ChangeReport> change_password(const Identity& who, const Secret& old_pass
 Result<ChangeReport> mark_all_stale(const Identity& who, const Deadline& deadline);
 
 // drop_tokens removes the volumes' keys from the user's keyring.
-Status drop_tokens(const Identity& who, const std::vector<wrap::VolumeId>& volumes, const Deadline& deadline);
+Status drop_tokens(const Identity& who, const std::vector<VolumeInfo>& volumes, const Deadline& deadline);
 
 // mount_is_dead asks, as the user, whether the server of a mount is gone. No answer within a second is "no".
 bool mount_is_dead(const Identity& who, const std::string& mountpoint);

@@ -96,10 +96,10 @@ class Watcher {
       log_line(LOG_WARNING, "user " + who_.name + ": " + volumes.error().what);
       return;
     }
-    ids_.clear();
+    locking_.clear();
     for (const VolumeInfo& volume : *volumes) {
       if (!volume.auto_unmount) continue;
-      ids_.push_back(volume.id);
+      locking_.push_back(volume);
       if (volume.device) devices_.push_back(*volume.device);
     }
     std::sort(devices_.begin(), devices_.end());
@@ -124,7 +124,7 @@ class Watcher {
 
   // Begins with the session lock held. True: all is done and it is still held. False: a session has come meanwhile.
   bool clean_up() {
-    (void)drop_tokens(who_, ids_, Deadline(kTokensMs));
+    (void)drop_tokens(who_, locking_, Deadline(kTokensMs));
     const Deadline clean_tries(config_.unmount_wait_s * 1000);
     bool told = false;
     bool policy_applied = false;
@@ -186,7 +186,7 @@ class Watcher {
   Fd dir_;
   Fd session_;
   std::vector<std::pair<unsigned, unsigned>> devices_;
-  std::vector<wrap::VolumeId> ids_;
+  std::vector<VolumeInfo> locking_;  // whose keys go
 };
 
 void on_alarm(int) {}

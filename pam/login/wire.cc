@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::uint32_t kMaxItems = 128;
 constexpr std::uint32_t kMaxTextBytes = 8192;
+constexpr std::size_t kMaxSignatures = wrap::kMaxEcryptfsSignatures + 1;
 
 void put(Bytes& out, ByteView bytes) {
   append_le<std::uint32_t>(out, static_cast<std::uint32_t>(bytes.size()));
@@ -52,6 +53,17 @@ Result<std::uint32_t> take_count(ByteReader& in) {
   return count;
 }
 
+Result<std::vector<wrap::EcryptfsSignature>> take_signatures(ByteReader& in) {
+  constexpr std::size_t kBytes = sizeof(wrap::EcryptfsSignature);
+  ECFS_LET(const Bytes bytes, take_bytes(in, kMaxSignatures * kBytes));
+  if (bytes.size() % kBytes != 0) return Error{Code::kCorrupt, 0, "an answer with half a signature"};
+  std::vector<wrap::EcryptfsSignature> signatures(bytes.size() / kBytes);
+  for (std::size_t i = 0; i < signatures.size(); ++i) {
+    std::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(i * kBytes), kBytes, signatures[i].begin());
+  }
+  return signatures;
+}
+
 Result<std::vector<std::string>> take_list(ByteReader& in) {
   ECFS_LET(const std::uint32_t count, take_count(in));
   std::vector<std::string> list(count);
@@ -73,6 +85,9 @@ Reply pack(const std::vector<VolumeInfo>& volumes) {
     put(out, v.name);
     put(out, v.error);
     append(out, v.id);
+    Bytes signatures;
+    for (std::size_t j = 0; j < v.signatures.size() && j < kMaxSignatures; ++j) append(signatures, v.signatures[j]);
+    put(out, ByteView(signatures));
     append_le<std::uint8_t>(out, v.auto_mount ? 1 : 0);
     append_le<std::uint8_t>(out, v.auto_unmount ? 1 : 0);
     append_le<std::uint8_t>(out, v.device ? 1 : 0);
@@ -92,6 +107,7 @@ Result<std::vector<VolumeInfo>> unpack_survey(const Reply& reply) {
     ECFS_LET(v.error, take_text(in));
     ECFS_LET(const ByteView id, in.take(v.id.size()));
     std::copy(id.begin(), id.end(), v.id.begin());
+    ECFS_LET(v.signatures, take_signatures(in));
     ECFS_LET(v.auto_mount, take_flag(in));
     ECFS_LET(v.auto_unmount, take_flag(in));
     ECFS_LET(const bool mounted, take_flag(in));

@@ -120,5 +120,64 @@ TEST_F(NativeVectors, HeadersOutOfBoundsAreNotMade) {
   EXPECT_EQ(code_of(parse_volume_file(Bytes((1U << 20) + 1))), Code::kCorrupt);
 }
 
+TEST(EcryptfsHeader, ThereAndBack) {
+  VolumeHeader header;
+  header.kind = VolumeKind::kEcryptfs;
+  header.id.fill(0x5a);
+  const Secret key = ok(pad_mount_passphrase(secret_of("0123456789abcdef0123456789abcdef")));
+  const Bytes slots{1, 2, 3};
+  const Bytes raw = ok(build_volume_file(header, slots, key));
+  EXPECT_EQ(as_text(ByteView(raw).first(8)), "ECFSVOLE");
+  EXPECT_EQ(raw.size(), 64U + 3 + 32);
+  EXPECT_TRUE(all_zero(ByteView(raw).subspan(32, 16)));
+  const VolumeFile file = ok(parse_volume_file(raw, VolumeKind::kEcryptfs));
+  EXPECT_EQ(file.header.id, header.id);
+  EXPECT_EQ(file.header.kind, VolumeKind::kEcryptfs);
+  EXPECT_EQ(file.slots, slots);
+  ok(verify_volume_file(file, key));
+  EXPECT_EQ(code_of(verify_volume_file(file, ok(pad_mount_passphrase(secret_of("another"))))), Code::kCorrupt);
+  EXPECT_EQ(code_of(parse_volume_file(raw)), Code::kUnsupported);
+  header.kind = VolumeKind::kNative;
+  const Secret native_key = ok(Secret::random(kVolumeKeyBytes));
+  EXPECT_EQ(code_of(parse_volume_file(ok(build_volume_file(header, slots, native_key)), VolumeKind::kEcryptfs)),
+            Code::kUnsupported);
+  for (std::size_t i = 0; i < raw.size(); ++i) {
+    Bytes changed = raw;
+    changed[i] ^= 0x40;
+    const auto parsed = parse_volume_file(changed, VolumeKind::kEcryptfs);
+    if (i % 16 != 5) {
+      EXPECT_TRUE(!parsed || i == 14 || i == 15 || (i >= 16 && i < 32) || i >= 52) << i;
+    } else if (parsed) {
+      EXPECT_EQ(code_of(verify_volume_file(*parsed, key)), Code::kCorrupt) << i;
+    }
+  }
+}
+
+// The bytes of wrap/FORMAT.md §8, computed as it says and not as we do.
+TEST(EcryptfsHeader, ItsKeyIsMadeOfTheContentsKey) {
+  VolumeHeader header;
+  header.kind = VolumeKind::kEcryptfs;
+  header.id.fill(0x5a);
+  const Bytes raw = ok(build_volume_file(header, {}, ok(pad_mount_passphrase(secret_of("a")))));
+  EXPECT_EQ(to_hex(ByteView(raw).last(32)), "fada584622539497d08dc6b8fb1b3fb864120078479df094f29ee5c64e2df2ba");
+}
+
+TEST(MountPassphrase, IsPaddedSoThatItsLengthIsNotToBeSeen) {
+  for (const std::size_t len : {1U, 32U, 64U}) {
+    const Secret padded = ok(pad_mount_passphrase(secret_of(std::string(len, 'p'))));
+    EXPECT_EQ(padded.size(), 64U);
+    EXPECT_EQ(as_text(ok(unpad_mount_passphrase(padded)).reveal()), std::string(len, 'p'));
+  }
+  for (const std::string& none : {std::string(), std::string(65, 'x'), std::string("a\0b", 3)}) {
+    EXPECT_EQ(code_of(pad_mount_passphrase(secret_of(none))), Code::kInvalid);
+  }
+  std::string hole(64, '\0');
+  EXPECT_EQ(code_of(unpad_mount_passphrase(secret_of(hole))), Code::kCorrupt);
+  hole[0] = 'a';
+  hole[9] = 'b';
+  EXPECT_EQ(code_of(unpad_mount_passphrase(secret_of(hole))), Code::kCorrupt);
+  EXPECT_EQ(code_of(unpad_mount_passphrase(secret_of("short"))), Code::kCorrupt);
+}
+
 }  // namespace
 }  // namespace ecfs::wrap
