@@ -179,6 +179,7 @@ class Checker {
   Result<bool> names_a_conflict(const std::string& long_name);
   Status foreign(Entry& entry);
   Status name(Entry& entry);
+  void tell_odd_name(const Error& error, const Entry& entry);
   Status long_name(Entry& entry);
   struct SideSource {
     Bytes bytes;
@@ -331,6 +332,10 @@ Result<bool> Checker::any_name_fits(int fd, const DirId& id, std::size_t most, b
 // judge finds the id that a mount takes for the directory, and whether it is one under which names decode.
 Result<Checker::DirJudged> Checker::judge(int fd, const std::optional<DirId>& derived) const {
   DirJudged judged;
+  if (format_.dir_id_file().empty()) {  // names do not depend on where they are
+    ECFS_LET(judged.id, format_.root_id());
+    return judged;
+  }
   const Result<FoundDirId> found = find_dir_id(format_, fd, derived.value_or(DirId{}));
   if (!found && (found.error().code != Code::kCorrupt || is_ours(found.error()))) return found.error();
   if (!found) {
@@ -638,6 +643,10 @@ Status Checker::name(Entry& entry) {
       return by_type(entry);
     }
     if (is_ours(plain.error())) return std::move(plain).error();
+    if (format_.dir_id_file().empty()) {
+      tell_odd_name(plain.error(), entry);
+      return by_type(entry);
+    }
     const bool under_derived = dir.derived && *dir.derived != *dir.id && format_.decode_name(*dir.derived, entry.lower);
     tell(Trouble::kName, Severity::kDamage, &entry,
          under_derived
@@ -646,6 +655,16 @@ Status Checker::name(Entry& entry) {
              : "its name does not decode: it is damaged, or was moved here by hand");
   }
   return by_type(entry);
+}
+
+// Of a format whose names tell which key they are encrypted with.
+void Checker::tell_odd_name(const Error& error, const Entry& entry) {
+  if (error.code == Code::kNoKey || error.code == Code::kUnsupported) {
+    tell(Trouble::kKey, Severity::kUnchecked, &entry, "its name cannot be decrypted here: " + error.what);
+    return;
+  }
+  tell(Trouble::kName, Severity::kDamage, &entry,
+       "its name does not decode, and a mount does not show it: " + error.what);
 }
 
 Status Checker::long_name(Entry& entry) {
@@ -775,6 +794,10 @@ Status Checker::link(const Entry& entry) {
   const Result<std::string> target = format_.decode_link({lower.data(), static_cast<std::size_t>(n)});
   if (!target) {
     if (is_ours(target.error())) return target.error();
+    if (target.error().code == Code::kNoKey || target.error().code == Code::kUnsupported) {
+      tell(Trouble::kKey, Severity::kUnchecked, &entry, "its target cannot be decrypted here: " + target.error().what);
+      return {};
+    }
     tell(Trouble::kLink, Severity::kDamage, &entry, "the link's target does not decode");
     return {};
   }
@@ -807,18 +830,20 @@ Status Checker::file(Entry& entry) {
       CheckHow how;
       how.quick = options_.quick;
       // What verified once was right then: only the rest is read again.
-      if (!first && !check.refused && only.complete()) how.only = &only;
+      if (!first && !check.refused && check.holes.empty() && only.complete()) how.only = &only;
       how.advance = [&](std::uint64_t bytes) { return watcher_.advanced(first ? bytes : 0, 0); };
       ECFS_LET(check, format_.check_contents(lower, how));
       ECFS_LET(const LowerStat after, stat_at(raw_fd, ""));
       if (after.st.st_nlink == 0) return {};
       // Nothing to tell, or by now it is right: the first look told of everything else.
-      if (!check.damaged() && (how.only != nullptr || !(check.leftovers() || check.cut_creation))) break;
+      const bool wrong = check.damaged() || check.locked();
+      const bool more = check.leftovers() || check.cut_creation || check.extra_bytes != 0;
+      if (!wrong && (how.only != nullptr || !more)) break;
       if (patience.counts(before, after)) {
         settled = Settled::kStands;
         break;
       }
-      if (!check.damaged()) break;  // what an interruption leaves looks like what is being done
+      if (!wrong) break;  // what an interruption leaves looks like what is being done
       if (patience.over()) {
         settled = Settled::kRestless;
         break;
@@ -845,8 +870,18 @@ Status Checker::file(Entry& entry) {
   return {};
 }
 
+const char* why_bad(const ContentsCheck& check) noexcept {
+  if (check.facts.shape != FileShape::kExtents) {
+    return check.disk_error ? "cannot be read from the disk, or do not verify" : "do not verify";
+  }
+  return check.disk_error ? "cannot be read from the disk, or are not there"
+                          : "are not there: its lower file is too short for the size in its header";
+}
+
 Status Checker::tell_contents(const Entry& entry, int fd, ContentsCheck& check) {
-  if (check.refused) {
+  if (check.locked()) {
+    tell(Trouble::kKey, Severity::kUnchecked, &entry, "it cannot be decrypted here: " + check.refused->what);
+  } else if (check.refused) {
     totals_.lost_bytes += check.facts.plain_size;
     tell(check.disk_error ? Trouble::kDisk : Trouble::kFile, Severity::kDamage, &entry,
          (check.disk_error ? "its first page cannot be read: " : "it cannot be opened: ") + check.refused->what);
@@ -858,12 +893,29 @@ Status Checker::tell_contents(const Entry& entry, int fd, ContentsCheck& check) 
     finding.trouble = Trouble::kBlocks;
     finding.severity = Severity::kDamage;
     finding.what = std::to_string(check.bad.num_bytes()) + " of " + std::to_string(check.facts.plain_size) + " bytes " +
-                   (check.disk_error ? "cannot be read from the disk, or do not verify" : "do not verify");
+                   why_bad(check);
     finding.bad = &check.bad;
     tell(std::move(finding), &entry);
   }
+  if (!check.holes.empty()) {
+    totals_.lost_bytes += check.holes.num_bytes();
+    Finding finding;
+    finding.trouble = Trouble::kHoles;
+    finding.severity = Severity::kDamage;
+    finding.what = std::to_string(check.holes.num_bytes()) + " of " + std::to_string(check.facts.plain_size) +
+                   " bytes are holes in its lower file, as a crash or a sparse copy makes them; they read as zeros";
+    finding.bad = &check.holes;
+    tell(std::move(finding), &entry);
+  }
+  if (check.extra_bytes != 0) {
+    tell(Trouble::kExtra, Severity::kNote, &entry,
+         plural(check.extra_bytes, "byte", "bytes") + " behind its end, which its header gives as " +
+             std::to_string(check.facts.plain_size) + ": of a write that did not arrive, or the size was lost");
+  }
   if (check.cut_creation) {
-    tell(Trouble::kEmptyRemains, Severity::kNote, &entry, "the beginning of a file that was never written: empty");
+    tell(Trouble::kEmptyRemains, Severity::kNote, &entry,
+         check.facts.lower_size == 0 ? "its lower file has no bytes: empty, or what it held was lost in a crash"
+                                     : "the beginning of a file that was never written: empty");
   }
   // A mount that has the file open leaves marks in it for as long; a checker that may repair knows that there is none.
   if (check.num_marked != 0 && watcher_.served()) check.num_marked = 0;
@@ -974,6 +1026,9 @@ std::string_view name_of(Trouble trouble) noexcept {
     case Trouble::kChanging: return "changing";
     case Trouble::kLoop: return "loop";
     case Trouble::kKept: return "kept";
+    case Trouble::kKey: return "key";
+    case Trouble::kHoles: return "holes";
+    case Trouble::kExtra: return "extra";
   }
   return "";
 }

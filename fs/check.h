@@ -49,8 +49,11 @@ enum class Trouble {
   kChanging,      // changes all the time
   kLoop,          // a directory that holds itself, or is too deep
   kKept,          // what an earlier repair put something else in the place of
+  kKey,           // eCryptfs: encrypted with a key or a cipher that is not there
+  kHoles,         // eCryptfs: holes in the lower file, which nothing but a loss makes
+  kExtra,         // eCryptfs: more contents than the size in the header takes in
 };
-constexpr std::size_t kNumTroubles = static_cast<std::size_t>(Trouble::kKept) + 1;
+constexpr std::size_t kNumTroubles = static_cast<std::size_t>(Trouble::kExtra) + 1;
 std::string_view name_of(Trouble trouble) noexcept;  // as `--json` shows it: "blocks"
 std::string_view name_of(Severity severity) noexcept;
 
@@ -61,7 +64,7 @@ struct Finding {
   std::string lower;                 // path below the lower directory; "." is that itself
   std::optional<std::string> plain;  // path in the volume, where all of it is known
   std::string what;                  // "its header does not verify"; names no path
-  const Ranges* bad = nullptr;       // of kBlocks: plain bytes; until the call returns
+  const Ranges* bad = nullptr;       // of kBlocks and kHoles: plain bytes; until the call returns
 };
 
 struct CheckTotals {

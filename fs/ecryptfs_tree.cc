@@ -17,9 +17,7 @@
 namespace ecfs::fs {
 namespace {
 
-constexpr std::size_t kMostDirectories = 64;
-constexpr std::size_t kMostEntries = 4096;
-constexpr std::size_t kMostFiles = 64;
+constexpr std::string_view kPrivateName = ".Private";
 constexpr std::uint8_t kTag70 = 0x46;
 
 template <class T>
@@ -43,22 +41,24 @@ std::vector<T> by_frequency(std::vector<std::pair<T, int>> counts) {
 
 class Looker {
  public:
+  explicit Looker(const EcryptfsLook& look) : most_(look) {}
+
   Status look(int root) {
     ECFS_LET(Fd first, open_directory(root, "."));
     std::deque<Fd> due;
     due.push_back(std::move(first));
-    for (std::size_t dirs = 0; !due.empty() && dirs < kMostDirectories && entries_ < kMostEntries; ++dirs) {
+    for (std::size_t dirs = 0; !due.empty() && dirs < most_.most_directories && entries_ < most_.most_entries; ++dirs) {
       const Fd dir = std::move(due.front());
       due.pop_front();
-      const auto names = list_directory(dir.get(), kMostEntries);
+      const auto names = list_directory(dir.get(), most_.most_entries);
       if (!names) continue;
       for (const std::string& name : *names) {
-        if (++entries_ > kMostEntries) break;
+        if (++entries_ > most_.most_entries) break;
         note_name(name);
         struct stat st {};
         if (fstatat(dir.get(), name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) continue;
-        if (S_ISREG(st.st_mode) && files_ < kMostFiles) note_file(dir.get(), name);
-        if (S_ISDIR(st.st_mode) && due.size() < kMostDirectories) {
+        if (S_ISREG(st.st_mode) && files_ < most_.most_files) note_file(dir.get(), name);
+        if (S_ISDIR(st.st_mode) && name != kPrivateName && due.size() < most_.most_directories) {
           if (Result<Fd> below = open_directory(dir.get(), name)) due.push_back(*std::move(below));
         }
       }
@@ -119,6 +119,7 @@ class Looker {
     }
   }
 
+  EcryptfsLook most_;
   std::size_t entries_ = 0;
   std::size_t files_ = 0;
   std::size_t headers_ = 0;
@@ -130,8 +131,8 @@ class Looker {
 
 }  // namespace
 
-Result<EcryptfsTree> look_at_ecryptfs_tree(int lower_dir) {
-  Looker looker;
+Result<EcryptfsTree> look_at_ecryptfs_tree(int lower_dir, const EcryptfsLook& look) {
+  Looker looker(look);
   ECFS_TRY(looker.look(lower_dir));
   return looker.found();
 }

@@ -2,6 +2,7 @@
 // whether names are encrypted. Needs no key. Nothing of it is proven: whoever can write there can say anything.
 #pragma once
 
+#include <cstddef>
 #include <optional>
 #include <vector>
 
@@ -20,8 +21,14 @@ struct EcryptfsTree {
   [[nodiscard]] bool seen() const noexcept { return !signatures.empty() || name_signature.has_value(); }
 };
 
-// look_at_ecryptfs_tree looks into some directories and files below `lower_dir` (readable): 64 directories, 4096
-// entries and 64 files at most, no links. What may not be read is passed over.
-Result<EcryptfsTree> look_at_ecryptfs_tree(int lower_dir);
+// look_at_ecryptfs_tree looks into some directories and files below `lower_dir` (readable), no links. What may not be
+// read is passed over, and so is a directory .Private, which is a tree of its own.
+struct EcryptfsLook {
+  std::size_t most_directories = 64;
+  std::size_t most_entries = 4096;
+  std::size_t most_files = 64;
+};
+constexpr EcryptfsLook kGlance{1, 256, 4};  // at the entries of the directory itself
+Result<EcryptfsTree> look_at_ecryptfs_tree(int lower_dir, const EcryptfsLook& look = {});
 
 }  // namespace ecfs::fs

@@ -73,7 +73,8 @@ class Walker {
       return {};
     }
     dir_.reset();
-    out.exists = out.sure = false;
+    out.exists = false;
+    out.sure = out.sure && format_.dir_id_file().empty();
     return {};
   }
   [[nodiscard]] const DirId& id() const noexcept { return id_; }

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "fs/ecryptfs_tree.h"
+#include "fs/format/ecryptfs_format.h"
 #include "fs/format/ecryptfs_keys.h"
 #include "setup/messages.h"
 #include "setup/signature_cache.h"
@@ -106,7 +107,11 @@ class Finder {
       : shown_(volume.shown()), words_(words), source_(unlock.source.given() ? unlock.source : words.source) {}
 
   [[nodiscard]] bool has_passphrase_source() const { return source_.given() || !words_.passphrase.empty(); }
-  [[nodiscard]] bool can_ask() const { return has_passphrase_source() || interactive(); }
+  [[nodiscard]] bool can_ask() const { return ask_ && (has_passphrase_source() || interactive()); }
+  void do_not_ask() { ask_ = false; }
+  [[nodiscard]] std::string prompt() const {
+    return (words_.as_it_is ? "Mount passphrase of " : "Passphrase of ") + printable(shown_);
+  }
 
   // The key of a signature if it is at hand.
   const EcryptfsKey* known(const EcryptfsSignature& signature) {
@@ -151,12 +156,15 @@ class Finder {
       for (int i = 1; known(signature) == nullptr; ++i) {
         if (contents_ && has_passphrase_source()) return wrong(signature);
         if (!can_ask()) {
-          return Error{Code::kInvalid, 0,
-                       shown_ + ": the key with the signature " + to_hex(signature) +
-                           " is not in the keyring, and there is no terminal to ask for its passphrase on: give "
-                           "--passphrase-fd N, --passphrase-file FILE or key=passphrase:passphrase_passwd_file=FILE"};
+          return Error{
+              Code::kInvalid, 0,
+              shown_ + ": the key with the signature " + to_hex(signature) +
+                  " is not in the keyring, and there is no terminal to ask for its passphrase on: give "
+                  "--passphrase-fd N" +
+                  (words_.as_it_is ? " or --passphrase-file FILE"
+                                   : ", --passphrase-file FILE or key=passphrase:passphrase_passwd_file=FILE")};
         }
-        Status typed = take_passphrase("Passphrase of " + printable(shown_) + " (key " + to_hex(signature) + "): ");
+        Status typed = take_passphrase(prompt() + " (key " + to_hex(signature) + "): ");
         if (!typed && (typed.error().code != Code::kInvalid || has_passphrase_source())) return typed;
         if (known(signature) != nullptr) break;
         if (has_passphrase_source() || i == kTries) return wrong(signature);
@@ -214,6 +222,7 @@ class Finder {
   std::string shown_;
   const EcryptfsWords& words_;
   SecretSource source_;
+  bool ask_ = true;
   fs::EcryptfsKeys keys_;
   std::optional<EcryptfsSignature> contents_;  // of the passphrase taken last
   std::optional<EcryptfsSignature> names_;
@@ -235,6 +244,7 @@ class Settler {
         options_(job.options.ecryptfs.value_or(EcryptfsOptions())) {}
 
   Result<EcryptfsOptions> settle() {
+    if (words_.as_it_is) options_.xattr_metadata = tree_.in_xattr;
     ECFS_TRY(settle_contents_key());
     ECFS_TRY(settle_cipher());
     ECFS_TRY(settle_passthrough());
@@ -252,16 +262,19 @@ class Settler {
         options_.signatures = {signature};
         return {};
       }
-      if (!interactive()) {
-        return Error{Code::kInvalid, 0,
-                     shown_ +
-                         ": no key was named, and there is no terminal to ask for a passphrase on: give "
-                         "ecryptfs_sig=SIGNATURE, --passphrase-fd N, --passphrase-file FILE or "
-                         "key=passphrase:passphrase_passwd_file=FILE"};
+      if (!finder_.can_ask()) {
+        return Error{
+            Code::kInvalid, 0,
+            shown_ + (words_.as_it_is
+                          ? ": its mount passphrase is needed, and there is no terminal to ask for it on: give "
+                            "--passphrase-fd N or --passphrase-file FILE"
+                          : ": no key was named, and there is no terminal to ask for a passphrase on: give "
+                            "ecryptfs_sig=SIGNATURE, --passphrase-fd N, --passphrase-file FILE or "
+                            "key=passphrase:passphrase_passwd_file=FILE")};
       }
     }
     for (int i = 1;; ++i) {
-      Status typed = finder_.take_passphrase("Passphrase of " + printable(shown_) + ": ");
+      Status typed = finder_.take_passphrase(finder_.prompt() + ": ");
       const bool again = !finder_.has_passphrase_source() && i < kTries;
       if (!typed) {
         if (typed.error().code != Code::kInvalid || !again) return typed;
@@ -274,12 +287,11 @@ class Settler {
         options_.signatures = {signature};
         return {};
       }
-      if (!again) {
-        return Error{
-            Code::kWrongKey, EKEYREJECTED,
-            shown_ + ": wrong passphrase: its key is " + to_hex(signature) +
-                (tree_.signatures.empty() ? "" : ", the files there have " + to_hex(tree_.signatures.front()))};
-      }
+      Error wrong{Code::kWrongKey, EKEYREJECTED,
+                  shown_ + ": wrong passphrase: its key is " + to_hex(signature) +
+                      (tree_.signatures.empty() ? "" : ", the files there have " + to_hex(tree_.signatures.front()))};
+      if (!again) return wrong;
+      if (words_.as_it_is) note(wrong.what);  // else accept() has asked
       finder_.drop_passphrase();
     }
   }
@@ -287,6 +299,10 @@ class Settler {
   // A key that nothing here has been encrypted with, and that was never mounted with, is probably a mistyped
   // passphrase. Mounted so, it would show nothing of what is there, and new files would be under that key.
   Result<bool> accept(const EcryptfsSignature& signature) {
+    if (words_.as_it_is) {
+      const bool of_names = tree_.signatures.empty() && tree_.name_signature && tree_.name_signature == finder_.names();
+      return of_names || holds(tree_.signatures, signature) || holds(words_.expected, signature);
+    }
     if (words_.no_sig_cache || holds(tree_.signatures, signature)) return true;
     ECFS_LET(const Identity me, identity_of(getuid()));
     if (signature_is_cached(me, signature)) return true;
@@ -312,7 +328,7 @@ class Settler {
   }
 
   Status settle_cipher() {
-    const bool asks = interactive();
+    const bool asks = interactive() && !words_.as_it_is;
     if (options_.cipher.empty()) {
       const std::string otherwise = tree_.cipher ? std::string(tree_.cipher->name()) : kDefaultCipher;
       options_.cipher = otherwise;
@@ -367,7 +383,7 @@ class Settler {
   }
 
   Status settle_passthrough() {
-    if (options_.passthrough) return {};
+    if (options_.passthrough || words_.as_it_is) return {};
     ECFS_LET(options_.passthrough, ask_yes("Show files that are not encrypted, too (passthrough)?", false));
     return {};
   }
@@ -384,14 +400,14 @@ class Settler {
     bool encrypt = tree_.name_signature.has_value();
     if (words_.encrypt_names) {
       encrypt = *words_.encrypt_names;
-    } else {
+    } else if (!words_.as_it_is) {
       ECFS_LET(encrypt, ask_yes("Encrypt the names of files?", encrypt));
       if (encrypt && !interactive()) note("the names in " + shown_ + " are encrypted, and shown decrypted");
     }
     if (!encrypt) return {};
     // The names that are there say which key it is; of a new tree mount.ecryptfs uses that of the contents.
     EcryptfsSignature signature = tree_.name_signature.value_or(options_.signatures.front());
-    const bool asks = interactive() && !words_.encrypt_names;
+    const bool asks = interactive() && !words_.encrypt_names && !words_.as_it_is;
     while (asks) {
       ECFS_LET(const std::string answer,
                ask_line("Signature of the key for names [" + to_hex(signature) + "]: ", to_hex(signature)));
@@ -500,6 +516,35 @@ Result<Child> mount_ecryptfs(const MountJob& job, const std::string& mountpoint,
   if (options.encrypted_view) request.options.read_only = true;
   ECFS_LET(const Mountpoint at, check());
   return start_server(job, std::move(request), at);
+}
+
+Result<std::unique_ptr<fs::Format>> open_ecryptfs(const VolumeRef& volume, const UnlockOptions& unlock_options,
+                                                  bool ask) {
+  if (unlock_options.recovery) {
+    return Error{Code::kInvalid, 0, volume.shown() + " is an eCryptfs tree: it has no recovery key but its passphrase"};
+  }
+  auto tree = fs::look_at_ecryptfs_tree(volume.lower_dir.get());
+  if (!tree) return with_context(std::move(tree).error(), volume.shown());
+  EcryptfsWords words;
+  words.as_it_is = true;
+  MountJob job;
+  job.volume = &volume;
+  Finder finder(volume, words, unlock_options);
+  if (!ask) finder.do_not_ask();
+  const auto settled = Settler(job, words, finder, *tree).settle();
+  if (!settled) {
+    if (!ask && settled.error().code == Code::kInvalid) return Error{Code::kNoKey, ENOKEY, settled.error().what};
+    return settled.error();
+  }
+  ECFS_LET(const Secret keys, finder.pack(named(*settled), true));
+  ECFS_LET(fs::EcryptfsFormatOptions options, fs::ecryptfs_format_options(*settled));
+  auto format = fs::make_ecryptfs_format(options, keys);
+  if (format || format.error().code != Code::kUnsupported) return format;
+  // The cipher of most files is not there, which others may do without: the check says of which files.
+  if (options.name_signature && !options.name_cipher) options.name_cipher = options.cipher;
+  options.cipher = fs::EcryptfsFormatOptions().cipher;
+  auto others = fs::make_ecryptfs_format(options, keys);
+  return others ? std::move(others) : std::move(format);
 }
 
 Result<bool> resume_ecryptfs(const VolumeRef& volume, const EcryptfsWords& words, const UnlockOptions& unlock_options) {

@@ -2,10 +2,12 @@
 // the keys of the user keyring.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "fs/format/format.h"
 #include "setup/mounting.h"
 #include "setup/unlock.h"
 #include "setup/volume_ref.h"
@@ -25,6 +27,10 @@ struct EcryptfsWords {
   std::optional<bool> encrypt_names;       // ecryptfs_enable_filename_crypto
   bool no_sig_cache = false;
   bool verbose = false;
+  // Not among the options: what is there is opened as it was made. Nothing but a passphrase is asked for, and one whose
+  // key neither the tree nor `expected` names is refused.
+  bool as_it_is = false;
+  std::vector<wrap::EcryptfsSignature> expected;  // as a Private.sig says
 };
 
 // take_ecryptfs_words takes them out of `items`, each of which is one option. kUnsupported: a kind of key that only
@@ -41,6 +47,12 @@ Error not_ecryptfs(const VolumeRef& volume);
 // mount_ecryptfs does it all: checks, keys, questions where options are missing and a terminal is there, and mounts.
 Result<Child> mount_ecryptfs(const MountJob& job, const std::string& mountpoint, const EcryptfsWords& words,
                              const UnlockOptions& unlock_options);
+
+// open_ecryptfs gives the Format that reads LOWER without mounting it, with every key of the keyring; those it needs
+// and does not find there come from the passphrase that is given or asked for. With `ask` false it is kNoKey instead.
+// kWrongKey: a passphrase whose key nothing there names.
+Result<std::unique_ptr<fs::Format>> open_ecryptfs(const VolumeRef& volume, const UnlockOptions& unlock_options,
+                                                  bool ask = true);
 
 // resume_ecryptfs gives a suspended mount of LOWER its keys back; false if none is suspended.
 Result<bool> resume_ecryptfs(const VolumeRef& volume, const EcryptfsWords& words, const UnlockOptions& unlock_options);

@@ -38,19 +38,20 @@ class Finder {
 
   Status of_path(const std::string& path) {
     ECFS_LET(Located located, locate(path));
-    if (!volume_ || volume_->lower_path != located.volume.lower_path) ECFS_TRY(open(std::move(located.volume)));
-    return located.plain ? to_lower(located.inside, joined(located.mountpoint, located.inside))
-                         : to_plain(located.inside);
+    const bool plain = located.plain;
+    const std::string inside = located.inside;
+    const std::string shown = joined(located.mountpoint, inside);
+    if (!volume_ || volume_->lower_path != located.volume.lower_path) ECFS_TRY(open(std::move(located)));
+    return plain ? to_lower(inside, shown) : to_plain(inside);
   }
 
-  Status open(VolumeRef volume) {
-    if (!volume.lower_dir) {
-      return Error{Code::kNotFound, ENOENT, volume.lower_path + " is not there (a disk not connected?)"};
+  Status open(Located located) {
+    if (!located.volume.lower_dir) {
+      return Error{Code::kNotFound, ENOENT, located.volume.lower_path + " is not there (a disk not connected?)"};
     }
-    volume_ = std::move(volume);
-    mountpoint_ = mountpoint_of(volume_->lower_path);
-    ECFS_LET(auto opened, open_volume(*volume_, o_.unlock));
-    format_ = std::move(opened.format);
+    mountpoint_ = mountpoint_of(located.volume.lower_path);
+    ECFS_LET(format_, open_format(located, o_.unlock));
+    volume_ = std::move(located.volume);
     return {};
   }
 
@@ -134,8 +135,8 @@ Result<int> run(const Options& o) {
     return Error{Code::kInvalid, 0,
                  "--plain and --lower name paths inside one volume: `ecfs find VOLUME --plain PATH`"};
   }
-  ECFS_LET(VolumeRef volume, find_volume(o.where.front()));
-  ECFS_TRY(finder.open(std::move(volume)));
+  ECFS_LET(Located located, of_root(o.where.front()));
+  ECFS_TRY(finder.open(std::move(located)));
   for (const std::string& path : o.plain) ECFS_TRY(finder.tolerated(finder.to_lower(path, path)));
   for (const std::string& path : o.lower) ECFS_TRY(finder.tolerated(finder.to_plain(path)));
   return finder.finish();

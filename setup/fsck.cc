@@ -14,6 +14,7 @@
 #include "fs/check.h"
 #include "fs/lower_names.h"
 #include "setup/command.h"
+#include "setup/ecryptfs.h"
 #include "setup/locate.h"
 #include "setup/messages.h"
 #include "setup/mounting.h"
@@ -66,8 +67,13 @@ std::string word_of(const fs::Finding& finding) {
 // Reporter prints what is found as it is found: a line each, or an element of the JSON document.
 class Reporter final : public fs::CheckWatcher {
  public:
-  Reporter(const Options& o, const VolumeRef& volume, std::optional<Progress>& progress)
-      : o_(o), volume_(volume), progress_(progress), plain_names_(o.plain_names || isatty(STDOUT_FILENO) == 1) {
+  // `held`: nobody can have the volume mounted.
+  Reporter(const Options& o, const VolumeRef& volume, bool held, std::optional<Progress>& progress)
+      : o_(o),
+        volume_(volume),
+        held_(held),
+        progress_(progress),
+        plain_names_(o.plain_names || isatty(STDOUT_FILENO) == 1) {
     if (o_.json) put("{\n  \"findings\": [");
   }
 
@@ -116,7 +122,7 @@ class Reporter final : public fs::CheckWatcher {
   }
 
   bool served() override {
-    if (o_.repair) return false;  // the lock is ours
+    if (held_) return false;
     return locker_of(volume_.lower_dir.get()) || !mountpoint_of(volume_.lower_path).empty();
   }
 
@@ -158,6 +164,7 @@ class Reporter final : public fs::CheckWatcher {
 
   const Options& o_;
   const VolumeRef& volume_;
+  bool held_;
   std::optional<Progress>& progress_;
   bool plain_names_;
   bool any_ = false;
@@ -194,7 +201,8 @@ json totals_json(const fs::CheckTotals& t) {
 }
 
 // `only_headers`: of what is damaged nothing but copies of the header is.
-void print_summary(const Options& o, const fs::CheckTotals& t, const VolumeRef& volume, bool only_headers) {
+void print_summary(const Options& o, const fs::CheckTotals& t, const Located& located, bool only_headers) {
+  const VolumeRef& volume = located.volume;
   std::string line = (o.quick ? "Looked at " : "Checked ") + counted(t.num_files, "file", "files") + ", " +
                      counted(t.num_dirs, "directory", "directories") + ", " + counted(t.num_links, "link", "links") +
                      ", " + counted(t.num_special, "special file", "special files") + "; " + size_text(t.plain_bytes) +
@@ -215,6 +223,13 @@ void print_summary(const Options& o, const fs::CheckTotals& t, const VolumeRef& 
     say(counted(t.num_salvaged, "file was", "files were") + " salvaged to " + o.salvage + "/files; see " + o.salvage +
         "/list.txt.");
   }
+  if (located.ecryptfs) {
+    say("eCryptfs does not authenticate contents: what was changed in them cannot be seen, and nothing is repaired.");
+  }
+  if (t.num_damaged == 0 && located.ecryptfs) {
+    say(t.num_unchecked != 0 ? "No damage was found in the rest." : "No damage was found.");
+    return;
+  }
   if (t.num_damaged == 0) {
     say(o.quick                ? "No damage was found; blocks of files were not read (--quick)."
         : t.num_unchecked != 0 ? "No damage was found in the rest."
@@ -228,8 +243,9 @@ void print_summary(const Options& o, const fs::CheckTotals& t, const VolumeRef& 
   if (only_headers && !o.repair) {
     note(repair);
   } else if (!only_headers) {
-    note("restore what is damaged from a backup; --salvage DIR copies out what still verifies");
-    if (!o.repair) note_more(repair);
+    note("restore what is damaged from a backup; --salvage DIR copies out what still " +
+         std::string(located.ecryptfs ? "can be read" : "verifies"));
+    if (!o.repair && !located.ecryptfs) note_more(repair);
   }
 }
 
@@ -273,18 +289,6 @@ Result<Fd> lock_lower(const VolumeRef& volume) {
                    "use; repair a copy of it on another one"};
 }
 
-Result<VolumeRef> find(const std::string& arg) {
-  if (arg.find('/') == std::string::npos && wrap::valid_profile_name(arg)) {
-    auto profile = find_profile(arg);
-    if (profile || profile.error().code != Code::kNotFound) return profile;
-  }
-  // Whoever has it open may well name the place where it is open.
-  if (auto located = locate(arg); located && located->plain && located->inside.empty()) {
-    return std::move(located->volume);
-  }
-  return find_volume(arg);
-}
-
 // Zeros into what does not verify of one file: given by its plain path in the volume or by its lower one.
 Result<int> zero_bad_of(const Options& o, const VolumeRef& volume, const fs::Format& format) {
   const int root = volume.lower_dir.get();
@@ -305,10 +309,90 @@ Result<int> zero_bad_of(const Options& o, const VolumeRef& volume, const fs::For
   return 0;
 }
 
+// What is not there in this format is refused, but for --repair, which has nothing to do.
+Status check_ecryptfs_options(const Options& o, const VolumeRef& volume) {
+  const auto refused = [&](const char* what) {
+    return Error{Code::kUnsupported, 0, volume.shown() + " is an eCryptfs tree: " + what};
+  };
+  if (!o.zero_bad.empty()) return refused("its blocks do not tell whether they are damaged (--zero-bad)");
+  if (!o.known_names.empty()) return refused("its names need nothing but their key (--known-name)");
+  if (o.repair) note("in an eCryptfs tree nothing can be put right without guessing: it is only checked");
+  return {};
+}
+
+// The copies of a native volume's header.
+void check_headers(const Options& o, OpenedVolume& opened, Reporter& reporter) {
+  const auto copies = opened.store.copies(opened.key);
+  bool any_copy_bad = false;
+  for (const auto& copy : copies) any_copy_bad |= copy.how != wrap::VolumeStore::CopyState::How::kGood;
+  std::optional<Error> header_failure;
+  if (o.repair) {
+    // Also where all copies are good: it takes away what an interrupted change of keys left.
+    if (auto done = opened.store.repair(opened.key); !done && any_copy_bad) header_failure = done.error();
+  }
+  for (const auto& copy : copies) {
+    if (copy.how == wrap::VolumeStore::CopyState::How::kGood) continue;
+    reporter.found_header(copy, o.repair && !header_failure);
+  }
+  if (header_failure) warn("the copies of the header stay as they are: " + header_failure->what);
+}
+
+// `opened` is of a native volume.
+Result<int> check(const Options& o, const Located& located, const fs::Format& format, OpenedVolume* opened) {
+  const VolumeRef& volume = located.volume;
+  const bool repairs = o.repair && opened != nullptr;
+  std::optional<fs::Salvage> salvage;
+  if (!o.salvage.empty()) {
+    ECFS_LET(salvage, open_salvage(o.salvage, volume));
+  }
+  fs::TreeSize size;
+  if (isatty(STDERR_FILENO) == 1) {
+    ECFS_LET(size, fs::count_tree(volume.lower_dir));
+  }
+  const SignalGuard guard;
+  std::optional<Progress> progress;
+  progress.emplace("Checking ", o.quick ? 0 : size.lower_bytes, size.num_entries);
+  Reporter reporter(o, volume, repairs, progress);
+  if (opened != nullptr) check_headers(o, *opened, reporter);
+
+  fs::CheckOptions options;
+  options.quick = o.quick;
+  options.repair = repairs;
+  options.known_names = o.known_names;
+  options.salvage = salvage ? &*salvage : nullptr;
+  auto checked = fs::check_tree(volume.lower_dir, format, options, reporter);
+  progress.reset();
+  fs::CheckTotals totals = checked ? *checked : fs::CheckTotals{};
+  totals.num_damaged += reporter.headers_damaged;
+  totals.num_repaired += reporter.headers_repaired;
+  const char* result = !checked                    ? "failed"
+                       : totals.num_damaged != 0   ? "damaged"
+                       : totals.num_unchecked != 0 ? "incomplete"
+                       : totals.num_repaired != 0  ? "repaired"
+                                                   : "clean";
+  json summary = {{"lower", volume.lower_path},
+                  {"quick", o.quick},
+                  {"format", located.ecryptfs ? "ecryptfs" : "native"},
+                  {"result", result},
+                  {"totals", totals_json(totals)}};
+  if (opened != nullptr) summary["volume_id"] = to_hex(opened->store.header().id);
+  reporter.finish(summary, totals);
+  if (!checked) return std::move(checked).error();
+  if (!o.json) print_summary(o, totals, located, totals.num_damaged == reporter.headers_damaged);
+  return (totals.num_repaired != 0 ? kFsckRepaired : 0) + (totals.num_damaged != 0 ? kFsckDamaged : 0) +
+         (totals.num_unchecked != 0 ? kFsckUnchecked : 0);
+}
+
 Result<int> run(const Options& o) {
-  ECFS_LET(const VolumeRef volume, find(o.volume));
+  ECFS_LET(const Located located, of_root(o.volume));
+  const VolumeRef& volume = located.volume;
   if (!volume.lower_dir) {
     return Error{Code::kNotFound, ENOENT, volume.lower_path + " is not there (a disk not connected?)"};
+  }
+  if (located.ecryptfs) {
+    ECFS_TRY(check_ecryptfs_options(o, volume));
+    ECFS_LET(const auto format, open_ecryptfs(volume, o.unlock));
+    return check(o, located, *format, nullptr);
   }
   ECFS_TRY(wrap::check_lower_present(volume.lower_dir.get(), volume.lower_path));
   const bool changes = o.repair || !o.zero_bad.empty();
@@ -329,58 +413,7 @@ Result<int> run(const Options& o) {
                  volume.shown() + " was written by a newer version of ecfs; this one may not repair it"};
   }
   if (!o.zero_bad.empty()) return zero_bad_of(o, volume, *opened.format);
-  std::optional<fs::Salvage> salvage;
-  if (!o.salvage.empty()) {
-    ECFS_LET(salvage, open_salvage(o.salvage, volume));
-  }
-
-  fs::TreeSize size;
-  if (isatty(STDERR_FILENO) == 1) {
-    ECFS_LET(size, fs::count_tree(volume.lower_dir));
-  }
-  const SignalGuard guard;
-  std::optional<Progress> progress;
-  progress.emplace("Checking ", o.quick ? 0 : size.lower_bytes, size.num_entries);
-  Reporter reporter(o, volume, progress);
-  const auto copies = opened.store.copies(opened.key);
-  bool any_copy_bad = false;
-  for (const auto& copy : copies) any_copy_bad |= copy.how != wrap::VolumeStore::CopyState::How::kGood;
-  std::optional<Error> header_failure;
-  if (o.repair) {
-    // Also where all copies are good: it takes away what an interrupted change of keys left.
-    if (auto done = opened.store.repair(opened.key); !done && any_copy_bad) header_failure = done.error();
-  }
-  for (const auto& copy : copies) {
-    if (copy.how == wrap::VolumeStore::CopyState::How::kGood) continue;
-    reporter.found_header(copy, o.repair && !header_failure);
-  }
-  if (header_failure) warn("the copies of the header stay as they are: " + header_failure->what);
-
-  fs::CheckOptions options;
-  options.quick = o.quick;
-  options.repair = o.repair;
-  options.known_names = o.known_names;
-  options.salvage = salvage ? &*salvage : nullptr;
-  auto checked = fs::check_tree(volume.lower_dir, *opened.format, options, reporter);
-  progress.reset();
-  fs::CheckTotals totals = checked ? *checked : fs::CheckTotals{};
-  totals.num_damaged += reporter.headers_damaged;
-  totals.num_repaired += reporter.headers_repaired;
-  const char* result = !checked                    ? "failed"
-                       : totals.num_damaged != 0   ? "damaged"
-                       : totals.num_unchecked != 0 ? "incomplete"
-                       : totals.num_repaired != 0  ? "repaired"
-                                                   : "clean";
-  reporter.finish({{"lower", volume.lower_path},
-                   {"quick", o.quick},
-                   {"result", result},
-                   {"totals", totals_json(totals)},
-                   {"volume_id", to_hex(opened.store.header().id)}},
-                  totals);
-  if (!checked) return std::move(checked).error();
-  if (!o.json) print_summary(o, totals, volume, totals.num_damaged == reporter.headers_damaged);
-  return (totals.num_repaired != 0 ? kFsckRepaired : 0) + (totals.num_damaged != 0 ? kFsckDamaged : 0) +
-         (totals.num_unchecked != 0 ? kFsckUnchecked : 0);
+  return check(o, located, *opened.format, &opened);
 }
 
 }  // namespace

@@ -10,10 +10,12 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "fs/format/ecryptfs_check.h"
 #include "fs/format/native_check.h"
 #include "fs/lower/lower_dir.h"
 #include "fs/lower_names.h"
 #include "setup/command.h"
+#include "setup/ecryptfs.h"
 #include "setup/locate.h"
 #include "setup/messages.h"
 #include "setup/ui.h"
@@ -50,6 +52,7 @@ const char* shape_of(fs::FileShape shape) noexcept {
     case fs::FileShape::kEmpty: return "empty";
     case fs::FileShape::kInline: return "inline";
     case fs::FileShape::kPaged: return "paged";
+    case fs::FileShape::kExtents: return "extents";
     case fs::FileShape::kOther: return "unknown";
   }
   return "unknown";
@@ -58,7 +61,7 @@ const char* shape_of(fs::FileShape shape) noexcept {
 // The volume of one path, with its Format if it was (or need be) unlocked.
 struct Context {
   Located located;
-  std::optional<wrap::VolumeStore> store;
+  std::optional<wrap::VolumeStore> store;  // of a native volume
   std::unique_ptr<fs::Format> format;
 };
 
@@ -66,9 +69,18 @@ Result<Context> open_context(const Options& o, const std::string& path) {
   Context c;
   ECFS_LET(c.located, locate(path));
   const VolumeRef& volume = c.located.volume;
-  ECFS_LET(c.store, open_store(volume));
   // A plain name leads nowhere without the key; a lower file tells something without it.
   const bool needed = c.located.plain || o.ask || o.unlock.source.given() || o.unlock.recovery;
+  if (c.located.ecryptfs) {
+    auto format = open_ecryptfs(volume, o.unlock, needed);
+    if (format) {
+      c.format = *std::move(format);
+    } else if (needed || format.error().code == Code::kNoMemory) {
+      return std::move(format).error();
+    }
+    return c;
+  }
+  ECFS_LET(c.store, open_store(volume));
   if (needed) {
     ECFS_LET(const wrap::Unlocked unlocked, unlock(*c.store, o.unlock, volume.shown(), Token::kTry));
     ECFS_LET(c.format, format_of(*c.store, unlocked.key));
@@ -89,9 +101,14 @@ void add_facts(json& out, const fs::FileFacts& facts) {
   out["authenticated"] = facts.authentic;
   if (facts.version != 0) out["format_version"] = facts.version;
   if (!facts.suite.empty()) out["suite"] = facts.suite;
-  if (facts.shape == fs::FileShape::kPaged) {
+  if (facts.shape == fs::FileShape::kPaged || facts.shape == fs::FileShape::kExtents) {
     out["block_bytes"] = facts.block_bytes;
     out["num_blocks"] = facts.num_blocks;
+  }
+  if (facts.shape == fs::FileShape::kExtents) {
+    out["key_bytes"] = facts.key_bytes;
+    out["header_bytes"] = facts.header_bytes;
+    out["signatures"] = facts.signatures;
   }
   if (!facts.authentic || facts.version == 0) return;
   out["holes_allowed"] = facts.holes;
@@ -111,7 +128,18 @@ Status add_contents(json& out, const Context& c, int path_fd) {
     how.quick = true;
     ECFS_LET(const fs::ContentsCheck check, c.format->check_contents(lower, how));
     add_facts(out, check.facts);
-    if (check.refused) out["damage"] = check.refused->what;
+    if (check.locked()) {
+      out["note"] = "it cannot be decrypted here: " + check.refused->what;
+    } else if (check.refused) {
+      out["damage"] = check.refused->what;
+    } else if (!check.bad.empty()) {
+      out["damage"] = std::to_string(check.bad.num_bytes()) + " of the bytes that its size promises are not there";
+    }
+    return {};
+  }
+  if (c.located.ecryptfs) {
+    ECFS_LET(const fs::FileFacts facts, fs::ecryptfs_facts(lower));
+    add_facts(out, facts);
     return {};
   }
   std::array<std::uint8_t, 64> first{};
@@ -131,6 +159,8 @@ Status add_link(json& out, const Context& c, int path_fd) {
   if (target) {
     out["target"] = *target;
     out["plain_size"] = target->size();
+  } else if (target.error().code == Code::kNoKey) {
+    out["note"] = target.error().what;
   } else {
     out["damage"] = target.error().what;
   }
@@ -138,7 +168,7 @@ Status add_link(json& out, const Context& c, int path_fd) {
 }
 
 Status add_directory(json& out, const Context& c, int path_fd) {
-  if (!c.format) return {};
+  if (!c.format || c.located.ecryptfs) return {};
   const Result<fs::FoundDirId> id = fs::find_dir_id(*c.format, path_fd, {});
   if (id) {
     out["stored_id"] = id->stored;
@@ -152,7 +182,8 @@ Result<json> describe(const Options& o, const std::string& path) {
   ECFS_LET(const Context c, open_context(o, path));
   const VolumeRef& volume = c.located.volume;
   const int root = volume.lower_dir.get();
-  json out = {{"volume", volume.shown()}, {"volume_id", to_hex(c.store->header().id)}};
+  json out = {{"volume", volume.shown()}, {"format", c.located.ecryptfs ? "ecryptfs" : "native"}};
+  if (c.store) out["volume_id"] = to_hex(c.store->header().id);
   std::string lower = c.located.inside;
   bool of_volume = true;  // its name is one of a plain file
   Fd parent;              // of a plain path: its lower one may be too long for a system call
@@ -170,8 +201,10 @@ Result<json> describe(const Options& o, const std::string& path) {
       if (!found->side_file.empty()) out["side_file"] = volume.lower_path + "/" + found->side_file;
     } else {
       out["note"] = found.error().what;
-      of_volume = found.error().code != Code::kNotFound;
+      of_volume = found.error().code != Code::kNotFound || c.located.ecryptfs;
     }
+  } else if (c.located.ecryptfs) {
+    out["note"] = "its plain name is not shown without the key: open the directory, or say --ask";
   } else {
     out["note"] =
         "its plain name and what is sealed in its header are not shown without the key: open the volume, or "
@@ -189,10 +222,11 @@ Result<json> describe(const Options& o, const std::string& path) {
   out["gid"] = st.st.st_gid;
   out["names"] = st.st.st_nlink;
   out["disk_bytes"] = static_cast<std::uint64_t>(st.st.st_blocks) * 512;
-  if (entry.starts_with('.')) {  // lower names of plain files never begin so
+  const bool native = !c.located.ecryptfs;  // whose lower names of plain files never begin with a dot
+  if (native && entry.starts_with('.')) {
     of_volume = false;
     out["note"] = entry + " is a file of ecfs itself, or of another program";
-  } else if (entry.ends_with(fs::kSideSuffix)) {
+  } else if (native && entry.ends_with(fs::kSideSuffix)) {
     of_volume = false;
     out["note"] = "the file that holds the long name of its entry";
   }
@@ -224,8 +258,12 @@ void print(const std::string& path, const json& out) {
   }
   if (out.contains("shape")) {
     std::string text = out["shape"];
-    if (out.contains("format_version")) text = fmt::format("native {}, ", out["format_version"].get<unsigned>()) + text;
+    if (out.contains("format_version")) {
+      text = fmt::format("{} {}, {}", out["format"] == "native" ? "native" : "eCryptfs",
+                         out["format_version"].get<unsigned>(), text);
+    }
     if (out.contains("suite")) text += ", " + out["suite"].get<std::string>();
+    if (out.contains("key_bytes")) text += fmt::format(" with keys of {}", bytes_text(out, "key_bytes"));
     if (out.contains("num_blocks")) {
       text += fmt::format(
           ", {} of {}",
@@ -233,6 +271,12 @@ void print(const std::string& path, const json& out) {
           bytes_text(out, "block_bytes"));
     }
     line("format", text);
+  }
+  if (out.contains("header_bytes")) {
+    line("header", out["header_bytes"] == 0 ? "in the attribute user.ecryptfs" : bytes_text(out, "header_bytes"));
+    std::string keys;
+    for (const json& signature : out["signatures"]) keys += (keys.empty() ? "" : ", ") + signature.get<std::string>();
+    line("key", keys);
   }
   if (out.contains("holes_allowed")) {
     const bool holes = out["holes_allowed"];

@@ -320,6 +320,12 @@ void Progress::hide() {
 void Progress::draw() {
   constexpr std::size_t kWidth = 30;
   constexpr double kMib = 1024.0 * 1024.0;
+  if (total_ == 0 && total_entries_ == 0) {
+    const std::string line = fmt::format("{} {} entries", label_, done_entries_);
+    width_ = line.size();
+    (void)write_all(STDERR_FILENO, as_bytes("\r" + line));
+    return;
+  }
   const bool by_entries = total_ == 0 && total_entries_ != 0;
   const auto done = static_cast<double>(by_entries ? done_entries_ : done_);
   const auto total = static_cast<double>(by_entries ? total_entries_ : total_);

@@ -65,7 +65,8 @@ int caught_signal() noexcept;
 Status check_signals();
 
 // Progress draws a bar on stderr while it is a terminal, at most ten times a second; silent otherwise. It follows the
-// bytes, or, where there are none in all, the entries; these are counted beside it if their number is given.
+// bytes, or, where there are none in all, the entries; these are counted beside it if their number is given. Where
+// neither number is known the entries are counted, and there is no bar.
 class Progress {
  public:
   Progress(std::string_view label, std::uint64_t total_bytes, std::uint64_t total_entries = 0);

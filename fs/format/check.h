@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -42,10 +43,11 @@ class Ranges {
 };
 
 enum class FileShape {
-  kEmpty,   // nothing, or a header alone
-  kInline,  // contents behind the header, under one tag
-  kPaged,   // blocks, each under its own
-  kOther,   // of a format that does not tell
+  kEmpty,    // nothing, or a header alone
+  kInline,   // contents behind the header, under one tag
+  kPaged,    // blocks, each under its own
+  kExtents,  // of eCryptfs: as many bytes as in the plain file, filled up to whole extents
+  kOther,    // of a format that does not tell
 };
 
 // FileFacts is what a lower regular file is. Only with `authentic` has anybody vouched for it; else it is what the open
@@ -53,7 +55,7 @@ enum class FileShape {
 struct FileFacts {
   FileShape shape = FileShape::kOther;
   unsigned version = 0;           // of its header; 0: it has none
-  std::string_view suite;         // "aes-256-gcm"; "" where it has none
+  std::string_view suite;         // "aes-256-gcm", of eCryptfs "aes"; "" where it has none
   std::uint64_t block_bytes = 0;  // 0: the format has no blocks
   std::uint64_t num_blocks = 0;
   std::uint64_t plain_size = 0;
@@ -61,24 +63,34 @@ struct FileFacts {
   bool authentic = false;
   bool holes = false;  // blocks may be holes
   std::optional<std::uint64_t> sealed_size;
+  // Of eCryptfs.
+  unsigned key_bytes = 0;
+  std::uint64_t header_bytes = 0;       // in front of the contents; 0: the header stands in an attribute
+  std::vector<std::string> signatures;  // of the keys that the header names, in hex
 };
 
 // ContentsCheck is how one lower file is.
 struct ContentsCheck {
   FileFacts facts;
-  std::optional<Error> refused;  // why a mount does not open it at all
-  Ranges bad;                    // plain bytes that a mount answers with EIO
-  bool disk_error = false;       // ... because the disk could not read (some of) them
+  // Why a mount does not open it at all. kNoKey and kUnsupported (a cipher) say nothing against the file.
+  std::optional<Error> refused;
+  Ranges bad;    // plain bytes that a mount answers with EIO
+  Ranges holes;  // plain bytes that read as zeros, where the lower file has a hole and the format makes none: lost
+  bool disk_error = false;  // ... because the disk could not read (some of) them
 
   // What an interruption may leave. A mount reads the file all the same; `repaired` has been put right.
   std::uint64_t leftover_bytes = 0;  // behind the end: never shown, cut off by the next write
   std::uint64_t num_marked = 0;      // blocks marked as being written; a mount that has the file open sets such marks
   std::uint64_t num_previous = 0;    // blocks that are read as they were before a write that never arrived
   std::uint64_t num_bad_heads = 0;   // groups that do not name their file, as they should for salvage
-  bool cut_creation = false;         // a header without contents: an empty file
+  std::uint64_t extra_bytes = 0;     // behind the end, of which nobody can say whether they were meant: they stay
+  bool cut_creation = false;         // a header without contents, or nothing where one should be: an empty file
   bool repaired = false;
 
-  [[nodiscard]] bool damaged() const noexcept { return refused.has_value() || !bad.empty(); }
+  [[nodiscard]] bool locked() const noexcept {
+    return refused && (refused->code == Code::kNoKey || refused->code == Code::kUnsupported);
+  }
+  [[nodiscard]] bool damaged() const noexcept { return (refused && !locked()) || !bad.empty() || !holes.empty(); }
   [[nodiscard]] bool leftovers() const noexcept {
     return leftover_bytes != 0 || num_marked != 0 || num_previous != 0 || num_bad_heads != 0;
   }

@@ -34,26 +34,6 @@ MutableByteView scratch(std::uint64_t len) {
   return MutableByteView(buffer).first(len);
 }
 
-// The header of a lower file and where it was found; nothing for a file of no bytes.
-struct Found {
-  EcryptfsHeader header;
-  EcryptfsPlace place = EcryptfsPlace::kFile;
-};
-Result<std::optional<Found>> find_header(const LowerFile& lower) {
-  Bytes front(kEcryptfsProbeBytes);
-  ECFS_LET(const std::size_t got, lower.read_at(0, front));
-  front.resize(got);
-  auto in_file = parse_ecryptfs_header(front, EcryptfsPlace::kFile);
-  if (in_file) return std::optional<Found>({*std::move(in_file), EcryptfsPlace::kFile});
-  ECFS_LET(const std::optional<Bytes> attribute, lower.read_xattr(kEcryptfsXattr.data()));
-  if (attribute) {
-    ECFS_LET(EcryptfsHeader header, parse_ecryptfs_header(*attribute, EcryptfsPlace::kXattr));
-    return std::optional<Found>({std::move(header), EcryptfsPlace::kXattr});
-  }
-  if (got == 0) return std::optional<Found>();
-  return std::move(in_file).error();
-}
-
 // What every Contents of this format has in common: nothing is put off, and there are no holes.
 class Immediate : public Contents {
  public:
@@ -122,7 +102,7 @@ class ViewContents final : public Immediate {
 
 Result<std::unique_ptr<Contents>> open_view(LowerFile& lower) {
   Bytes front;
-  auto found = find_header(lower);
+  auto found = find_ecryptfs_header(lower);
   if (!found && found.error().code != Code::kCorrupt) return std::move(found).error();
   if (found && *found && (*found)->place == EcryptfsPlace::kXattr) {
     EcryptfsHeader header = std::move((*found)->header);
@@ -140,8 +120,8 @@ class EcryptfsContents final : public Immediate {
   EcryptfsContents(std::shared_ptr<const EcryptfsVolume> volume, LowerFile& lower)
       : Immediate(lower), volume_(std::move(volume)) {}
 
-  // open takes what find_header found; nothing: an empty file without a header yet.
-  Status open(std::optional<Found> found) {
+  // open takes what find_ecryptfs_header found; nothing: an empty file without a header yet.
+  Status open(std::optional<EcryptfsFound> found) {
     if (!found) return {};
     ECFS_LET(key_, EcryptfsFileKey::open(volume_->keys, volume_->ciphers, found->header));
     place_ = found->place;
@@ -308,7 +288,7 @@ Status EcryptfsContents::cut_leftover() {
 
 // begin makes the lower file an empty one with a new key.
 Status EcryptfsContents::begin() {
-  Found fresh;
+  EcryptfsFound fresh;
   fresh.place = volume_->place;
   fresh.header.flags |= volume_->encrypted_names ? EcryptfsHeader::kEncryptedNames : 0U;
   ECFS_LET(fresh.header.keys,
@@ -421,7 +401,7 @@ Status EcryptfsContents::allocate(int mode, std::uint64_t offset, std::uint64_t 
 }
 
 Result<std::unique_ptr<Contents>> open_found(std::shared_ptr<const EcryptfsVolume> volume, LowerFile& lower,
-                                             std::optional<Found> found) {
+                                             std::optional<EcryptfsFound> found) {
   auto contents = std::make_unique<EcryptfsContents>(std::move(volume), lower);
   ECFS_TRY(contents->open(std::move(found)));
   return std::unique_ptr<Contents>(std::move(contents));
@@ -429,10 +409,25 @@ Result<std::unique_ptr<Contents>> open_found(std::shared_ptr<const EcryptfsVolum
 
 }  // namespace
 
+Result<std::optional<EcryptfsFound>> find_ecryptfs_header(const LowerFile& lower) {
+  Bytes front(kEcryptfsProbeBytes);
+  ECFS_LET(const std::size_t got, lower.read_at(0, front));
+  front.resize(got);
+  auto in_file = parse_ecryptfs_header(front, EcryptfsPlace::kFile);
+  if (in_file) return std::optional<EcryptfsFound>({*std::move(in_file), EcryptfsPlace::kFile});
+  ECFS_LET(const std::optional<Bytes> attribute, lower.read_xattr(kEcryptfsXattr.data()));
+  if (attribute) {
+    ECFS_LET(EcryptfsHeader header, parse_ecryptfs_header(*attribute, EcryptfsPlace::kXattr));
+    return std::optional<EcryptfsFound>({std::move(header), EcryptfsPlace::kXattr});
+  }
+  if (got == 0) return std::optional<EcryptfsFound>();
+  return std::move(in_file).error();
+}
+
 Result<std::unique_ptr<Contents>> open_ecryptfs_contents(std::shared_ptr<const EcryptfsVolume> volume,
                                                          LowerFile& lower) {
   if (volume->encrypted_view) return open_view(lower);
-  auto found = find_header(lower);
+  auto found = find_ecryptfs_header(lower);
   const bool plain = found ? !*found : found.error().code == Code::kCorrupt;
   if (plain && volume->passthrough) return std::unique_ptr<Contents>(std::make_unique<PlainContents>(lower));
   if (!found) return std::move(found).error();
@@ -440,7 +435,7 @@ Result<std::unique_ptr<Contents>> open_ecryptfs_contents(std::shared_ptr<const E
 }
 
 Result<std::uint64_t> ecryptfs_stored_size(const EcryptfsVolume& volume, const LowerFile& lower) {
-  const auto found = find_header(lower);
+  const auto found = find_ecryptfs_header(lower);
   if (!found && found.error().code != Code::kCorrupt) return found.error();
   const bool has_header = found && *found;
   if (volume.encrypted_view) {
@@ -455,7 +450,7 @@ Result<std::uint64_t> ecryptfs_stored_size(const EcryptfsVolume& volume, const L
 Result<std::unique_ptr<Contents>> open_ecryptfs_to_truncate(std::shared_ptr<const EcryptfsVolume> volume,
                                                             LowerFile& lower) {
   if (volume->encrypted_view) return open_view(lower);
-  auto found = find_header(lower);
+  auto found = find_ecryptfs_header(lower);
   if (found) return open_found(std::move(volume), lower, *std::move(found));
   if (found.error().code != Code::kCorrupt) return std::move(found).error();
   if (volume->passthrough) return std::unique_ptr<Contents>(std::make_unique<PlainContents>(lower));

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "fs/format/ecryptfs_keys.h"
@@ -31,6 +32,14 @@ struct EcryptfsVolume {
   bool passthrough = false;     // files without a header are plain ones
   bool encrypted_view = false;  // read only, the lower bytes; a header in an attribute is put in front
 };
+
+// find_ecryptfs_header looks for the header in the file, then in the attribute: nothing for a file of no bytes without
+// one. kCorrupt: there is none, or one that no reader may accept.
+struct EcryptfsFound {
+  EcryptfsHeader header;
+  EcryptfsPlace place = EcryptfsPlace::kFile;
+};
+Result<std::optional<EcryptfsFound>> find_ecryptfs_header(const LowerFile& lower);
 
 // open_ecryptfs_contents reads and checks the header. `lower` outlives the result. A lower file of no bytes is an empty
 // file. kNoKey and kUnsupported: the header is good, its key or cipher is not there.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "fs/format/ecryptfs_check.h"
 #include "fs/format/ecryptfs_contents.h"
 #include "fs/format/ecryptfs_names.h"
 
@@ -117,6 +118,12 @@ class EcryptfsFormat final : public Format {
   Result<std::unique_ptr<Contents>> open_contents_to_truncate(LowerFile& lower) const override {
     return open_ecryptfs_to_truncate(volume_, lower);
   }
+  Result<ContentsCheck> check_contents(LowerFile& lower, const CheckHow& how) const override {
+    return check_ecryptfs_contents(*volume_, lower, how);
+  }
+  Result<Salvaged> salvage_contents(LowerFile& lower, const PutPlain& put) const override {
+    return salvage_ecryptfs_contents(volume_, lower, put);
+  }
 
   void drop_keys() noexcept override {
     volume_->keys.all.clear();
@@ -142,6 +149,22 @@ class EcryptfsFormat final : public Format {
 };
 
 }  // namespace
+
+Result<EcryptfsFormatOptions> ecryptfs_format_options(const wrap::EcryptfsOptions& o) {
+  EcryptfsFormatOptions options;
+  options.signatures = o.signatures;
+  options.name_signature = o.name_signature;
+  ECFS_LET(options.cipher, EcryptfsCipher::by_name(o.cipher, o.key_bytes));
+  if (!o.name_cipher.empty() || o.name_key_bytes != 0) {
+    ECFS_LET(options.name_cipher, EcryptfsCipher::by_name(o.name_cipher.empty() ? o.cipher : o.name_cipher,
+                                                          o.name_key_bytes == 0 ? o.key_bytes : o.name_key_bytes));
+  }
+  options.place = o.xattr_metadata ? EcryptfsPlace::kXattr : EcryptfsPlace::kFile;
+  options.named_keys_only = o.named_keys_only;
+  options.passthrough = o.passthrough.value_or(false);
+  options.encrypted_view = o.encrypted_view;
+  return options;
+}
 
 Result<std::unique_ptr<Format>> make_ecryptfs_format(const EcryptfsFormatOptions& options, const Secret& packed_keys) {
   if (options.signatures.empty()) return Error{Code::kInvalid, EINVAL, "an eCryptfs mount needs a signature"};

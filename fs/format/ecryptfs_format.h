@@ -9,6 +9,7 @@
 #include "fs/format/ecryptfs_keys.h"
 #include "fs/format/format.h"
 #include "wrap/base/secret.h"
+#include "wrap/ecryptfs_options.h"
 
 namespace ecfs::fs {
 
@@ -22,6 +23,9 @@ struct EcryptfsFormatOptions {
   bool passthrough = false;
   bool encrypted_view = false;  // names and contents as they lie below, read only
 };
+
+// ecryptfs_format_options takes what a mount's options say: kInvalid for a cipher that there is not.
+Result<EcryptfsFormatOptions> ecryptfs_format_options(const wrap::EcryptfsOptions& options);
 
 // make_ecryptfs_format takes the keys as EcryptfsKeys::pack gives them: those that the options name (kNoKey if one is
 // missing), and others, with which files are read that name them. Format::restore_keys takes the same, and is kWrongKey

@@ -114,13 +114,18 @@ void append_ecryptfs_length(Bytes& out, std::size_t len) {
   out.push_back(static_cast<std::uint8_t>(len));
 }
 
+bool has_ecryptfs_marker(ByteView bytes) noexcept {
+  return bytes.size() >= 16 &&
+         (load_be<std::uint32_t>(bytes.subspan(8)) ^ load_be<std::uint32_t>(bytes.subspan(12))) == kMarkerMask;
+}
+
 Result<EcryptfsHeader> parse_ecryptfs_header(ByteView bytes, EcryptfsPlace place) {
   bytes = bytes.first(std::min(bytes.size(), kEcryptfsProbeBytes));
   if (bytes.size() < kFixedBytes) return corrupt("too short");
   EcryptfsHeader header;
   header.plain_size = load_be<std::uint64_t>(bytes);
   header.marker = load_be<std::uint32_t>(bytes.subspan(8));
-  if ((header.marker ^ load_be<std::uint32_t>(bytes.subspan(12))) != kMarkerMask) return corrupt("no marker");
+  if (!has_ecryptfs_marker(bytes)) return corrupt("no marker");
   header.version = bytes[16];
   if (header.version > kNewestVersion) return corrupt("version " + std::to_string(header.version));
   header.flags = load_be<std::uint32_t>(bytes.subspan(16)) & kAllFlags;

@@ -59,6 +59,9 @@ struct EcryptfsHeader {
   bool operator==(const EcryptfsHeader&) const = default;
 };
 
+// has_ecryptfs_marker says whether the bytes carry the mark by which headers are told from other files.
+bool has_ecryptfs_marker(ByteView bytes) noexcept;
+
 // parse_ecryptfs_header takes the beginning of a lower file (at least min(its size, kEcryptfsProbeBytes)) or the whole
 // attribute. kCorrupt if it is not a header, or one that no reader may accept.
 Result<EcryptfsHeader> parse_ecryptfs_header(ByteView bytes, EcryptfsPlace place);

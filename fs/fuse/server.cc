@@ -265,23 +265,6 @@ struct Opened {
   std::unique_ptr<Volume> volume;
   bool read_only = false;
 };
-// OpenSSL's legacy provider, a file, is loaded here, before the server is confined.
-Result<std::unique_ptr<Format>> open_ecryptfs(const wrap::EcryptfsOptions& o, const Secret& keys) {
-  EcryptfsFormatOptions options;
-  options.signatures = o.signatures;
-  options.name_signature = o.name_signature;
-  ECFS_LET(options.cipher, EcryptfsCipher::by_name(o.cipher, o.key_bytes));
-  if (!o.name_cipher.empty() || o.name_key_bytes != 0) {
-    ECFS_LET(options.name_cipher, EcryptfsCipher::by_name(o.name_cipher.empty() ? o.cipher : o.name_cipher,
-                                                          o.name_key_bytes == 0 ? o.key_bytes : o.name_key_bytes));
-  }
-  options.place = o.xattr_metadata ? EcryptfsPlace::kXattr : EcryptfsPlace::kFile;
-  options.named_keys_only = o.named_keys_only;
-  options.passthrough = o.passthrough.value_or(false);
-  options.encrypted_view = o.encrypted_view;
-  return make_ecryptfs_format(options, keys);
-}
-
 Result<Opened> open_volume(const Fd& request_fd, Fd lower, bool foreground) {
   Opened out;
   raise_limits();
@@ -292,7 +275,9 @@ Result<Opened> open_volume(const Fd& request_fd, Fd lower, bool foreground) {
   VolumeOptions options;
   options.read_only = request.options.read_only;
   if (const auto& ecryptfs = request.options.ecryptfs; ecryptfs) {
-    ECFS_LET(format, open_ecryptfs(*ecryptfs, request.key));
+    // OpenSSL's legacy provider, a file, is loaded here, before the server is confined.
+    ECFS_LET(const EcryptfsFormatOptions format_options, ecryptfs_format_options(*ecryptfs));
+    ECFS_LET(format, make_ecryptfs_format(format_options, request.key));
     ECFS_LET(out.id, wrap::ecryptfs_mount_id(lower.get()));
     if (ecryptfs->encrypted_view) options.read_only = true;
   } else {

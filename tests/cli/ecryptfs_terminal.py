@@ -1,5 +1,6 @@
 """Dialogs of `ecfs mount` with eCryptfs trees, on a terminal; run by t_ecryptfs_terminal.sh as the test user, in an empty home."""
 import os
+import subprocess
 
 from terminal_shell import ECFS, Shell, check, quiet_about
 
@@ -110,6 +111,52 @@ def mistyped(signature):
     quiet_about(s, "mistyped", PASS, WRONG)
 
 
+def tools():
+    print("# fsck asks for the mount passphrase; recover-private for which one, and the login passphrase")
+    login = "login 1882 words"
+    for home in ("one", "two"):
+        subprocess.run(["mkdir", "-p", home + "/.ecryptfs"], check=True)
+        subprocess.run(["cp", "-a", "low", home + "/.Private"], check=True)
+    subprocess.run([ECFS, "wrap-passphrase", "one/.ecryptfs/wrapped-passphrase", "-"], check=True, input=f"{PASS}\n{login}\n".encode())
+    s = Shell()
+    s.send(f"{ECFS} fsck low")
+    answer(s, "Mount passphrase of ", WRONG)
+    s.wait("wrong passphrase: its key is ")
+    answer(s, "Mount passphrase of ", PASS)
+    s.wait("No damage was found")
+    s.wait("READY> ")
+    check("fsck", s.status() == 0)
+    s.send(f"{ECFS} recover-private .")
+    answer(s, "Which one (number)? ", "9")
+    s.wait("several volumes were found")
+    s.wait("READY> ")
+    s.send(f"{ECFS} recover-private .")
+    s.wait("  2  " + os.path.realpath("one/.Private") + "  (eCryptfs)")
+    answer(s, "Which one (number)? ", "2")
+    answer(s, "Login passphrase of ", WRONG)
+    s.wait("wrong login passphrase")
+    answer(s, "Login passphrase of ", login)
+    s.wait("The files of ")
+    s.wait("READY> ")
+    check("opened", s.run("cat ecfs-recovered-*/file").strip() == "text")
+    s.run(f"{ECFS} umount ecfs-recovered-*")
+    s.send(f"{ECFS} recover-private two")
+    answer(s, "Mount passphrase of ", WRONG)
+    s.wait("wrong passphrase: its key is ")
+    answer(s, "Mount passphrase of ", PASS)
+    s.wait("The files of ")
+    s.wait("READY> ")
+    check("without a wrapped-passphrase the mount passphrase", s.run("cat ecfs-recovered-*/file").strip() == "text")
+    s.run(f"{ECFS} umount ecfs-recovered-*")
+    s.send(f"{ECFS} recover-private one")
+    s.wait("Login passphrase of ")
+    s.p.sendintr()
+    s.wait("READY> ")
+    check("Ctrl-C leaves nothing", s.status() == 130 and s.run("ls -d ecfs-recovered-* 2>/dev/null").strip() == "")
+    quiet_about(s, "tools", PASS, WRONG, login)
+
+
 first = new_tree()
 the_same_again()
 mistyped(first)
+tools()
