@@ -33,7 +33,7 @@ Result<Child> mount_ecryptfs_private(const MountJob& job, const UnlockOptions& o
 // resume_ecryptfs_private gives a suspended mount its keys back; false if it is not suspended.
 Result<bool> resume_ecryptfs_private(const VolumeRef& volume, const UnlockOptions& options);
 
-// kernel_mount_error is a kBusy if the kernel's eCryptfs has it mounted.
+// check_no_kernel_mount is kBusy if the kernel's eCryptfs has it mounted.
 Status check_no_kernel_mount(const VolumeRef& volume);
 
 // rewrap_private changes the passphrase of wrapped-passphrase.
