@@ -3,6 +3,7 @@ namespace that ends with the test, so the real accounts and logins are never tou
 import contextlib
 import os
 import pathlib
+import pwd
 import re
 import select
 import shutil
@@ -300,7 +301,8 @@ class LoginCase(unittest.TestCase):
 
     @staticmethod
     def as_user(user, command, **kwargs):
-        return subprocess.run(["setpriv", "--reuid", user, "--regid", user, "--init-groups", "sh", "-c", command], text=True, capture_output=True, **kwargs)
+        return subprocess.run(["setpriv", "--reuid", user, "--regid", user, "--init-groups", "sh", "-c", command], text=True, capture_output=True,
+                              env=dict(os.environ, HOME=pwd.getpwnam(user).pw_dir), **kwargs)
 
     @staticmethod
     def processes(needle):
