@@ -24,6 +24,10 @@ std::string hint_of(const Error& error) {
       if (error.sys_errno == EKEYREJECTED) return "Try again: nothing but its passphrase opens an eCryptfs tree.";
       return "Try again, or give the recovery key at the same question.";
     case Code::kCorrupt:
+      if (error.sys_errno == EBADMSG) {
+        return "The files themselves open with the mount passphrase: `ecfs mount LOWER MOUNTPOINT`. With it a damaged\n"
+               "wrapped-passphrase is made anew by `ecfs wrap-passphrase`; see ecfs-mount-private(1).";
+      }
       return "Restore the damaged file from a backup. A volume's header has copies: LOWER/.ecfs-volume and "
              ".ecfs-volume.bak,\n"
              "~/.ecfs/NAME/volume and volume.bak; `ecfs recover-private LOWER` needs one of the first two and the "

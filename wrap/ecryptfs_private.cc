@@ -36,7 +36,8 @@ bool exists(int dir, const char* name) {
   return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-Error corrupt(std::string what) { return Error{Code::kCorrupt, 0, std::move(what)}; }
+// EBADMSG: callers tell damage to these files from damage to a volume of ecfs.
+Error corrupt(std::string what) { return Error{Code::kCorrupt, EBADMSG, std::move(what)}; }
 
 // ~/.Private may be a link to where the files really are; it is followed as the user, and stays where it leads now.
 std::string resolved(const std::string& path) {
@@ -244,6 +245,7 @@ Result<Secret> unwrap_private(const OpenProfile& volume, const Secret& wrapping,
   }
   auto passphrase = read_wrapped_passphrase(volume.dir.get(), kWrappedPassphraseName, wrapping, salt);
   if (!passphrase) {
+    if (passphrase.error().code == Code::kCorrupt) return corrupt(passphrase.error().what);
     if (passphrase.error().code != Code::kNotFound) return passphrase;
     return Error{Code::kNotFound, ENOENT,
                  "there is no wrapped-passphrase: only the mount passphrase itself opens it (`ecfs mount-private "

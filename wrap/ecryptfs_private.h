@@ -4,7 +4,8 @@
 // In ~/.ecryptfs stand: Private.sig (the signatures of the keys for contents and, on a second line, for names),
 // Private.mnt (the mountpoint; ~/Private without it), wrapped-passphrase, and as files whose presence counts
 // auto-mount, auto-umount and wrapping-independent. Called as the user; all of it is hostile input, bounded. Nothing is
-// written. Source: ecryptfs-setup-private(1), mount.ecryptfs_private(1), fs/ECRYPTFS-FORMAT.md §1 and §8.
+// written. What is damaged is kCorrupt with EBADMSG. Source: ecryptfs-setup-private(1), mount.ecryptfs_private(1),
+// fs/ECRYPTFS-FORMAT.md §1 and §8.
 #pragma once
 
 #include <optional>
