@@ -178,7 +178,7 @@ Status rewrap_private(const VolumeRef& volume, const Secret& old_wrapping, const
   ECFS_TRY(wrap::unwrap_private(*volume.profile, old_wrapping, salt));
   const int dir = volume.profile->dir.get();
   ECFS_TRY(wrap::rewrap_passphrase(dir, wrap::kWrappedPassphraseName, old_wrapping, new_wrapping, salt));
-  return wrap::set_stale_mark(dir, false);
+  return wrap::set_stale_mark(*volume.profile, false);
 }
 
 Result<NewVolume> begin_slots(const Secret& mount_passphrase) {

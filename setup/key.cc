@@ -303,7 +303,7 @@ Result<int> change(const Options& o) {
                         s.volume.shown() + ": the new key is in place, and the old one could not be removed (slot " +
                             std::to_string(old_id) + ")");
   }
-  if (s.volume.profile) (void)wrap::set_stale_mark(s.volume.profile->dir.get(), false);
+  if (s.volume.profile) (void)wrap::set_stale_mark(*s.volume.profile, false);
   if (o.json) {
     print_json({{"added", id}, {"removed", old_id}, {"type", type}});
   } else {

@@ -94,7 +94,7 @@ json describe(const std::string& name) {
                 {"auto_unmount", profile.auto_unmount},
                 {"slots_in_volume", profile.slots_in_volume},
                 {"options", profile.options},
-                {"stale_password", wrap::has_stale_mark(volume->profile->dir.get())},
+                {"stale_password", wrap::has_stale_mark(*volume->profile)},
                 {"key_in_keyring", ecryptfs ? wrap::private_keys_in_keyring(profile).has_value()
                                             : wrap::find_token(profile.volume_id).has_value()},
                 {"notes", json::array()},

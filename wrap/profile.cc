@@ -15,6 +15,7 @@
 #include "wrap/base/log.h"
 #include "wrap/base/owned.h"
 #include "wrap/user_dir.h"
+#include "wrap/user_keyring.h"
 
 namespace ecfs::wrap {
 namespace {
@@ -25,6 +26,7 @@ using DirStream = Owned<DIR, closedir>;
 constexpr const char* kProfileFile = "profile.json";
 constexpr const char* kLockFile = "lock";
 constexpr const char* kStaleFile = "stale";
+constexpr const char* kStaleKey = "ecfs:stale:";
 constexpr int kVersion = 1;
 constexpr std::uint64_t kMaxProfileBytes = 64 * 1024;
 constexpr int kMaxDepth = 4;
@@ -265,20 +267,30 @@ Result<Fd> lock_volume(const OpenProfile& volume, int timeout_ms) {
   return take_lock(std::move(dir), timeout_ms);
 }
 
-Status set_stale_mark(int profile_dir, bool stale) {
-  if (stale) {
-    const std::string text = std::to_string(time(nullptr)) + "\n";
-    return replace_file(profile_dir, kStaleFile, as_bytes(text), 0600);
+Status set_stale_mark(const OpenProfile& volume, bool stale) {
+  const std::string text = std::to_string(time(nullptr)) + "\n";
+  if (volume.of_ecryptfs_utils) {
+    UserKeyring keyring;
+    const std::string name = kStaleKey + volume.profile.name;
+    if (!stale) {
+      const auto key = keyring.find(name);
+      return key ? keyring.invalidate(*key) : Status{};
+    }
+    if (auto added = keyring.add(name, as_bytes(text)); !added) return std::move(added).error();
+    return {};
   }
+  const int profile_dir = volume.dir.get();
+  if (stale) return replace_file(profile_dir, kStaleFile, as_bytes(text), 0600);
   if (unlinkat(profile_dir, kStaleFile, 0) != 0 && errno != ENOENT) {
     return system_error(errno, "remove the mark of a changed password");
   }
   return {};
 }
 
-bool has_stale_mark(int profile_dir) {
+bool has_stale_mark(const OpenProfile& volume) {
+  if (volume.of_ecryptfs_utils) return UserKeyring().find(kStaleKey + volume.profile.name).has_value();
   struct stat st {};
-  return fstatat(profile_dir, kStaleFile, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode);
+  return fstatat(volume.dir.get(), kStaleFile, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode);
 }
 
 }  // namespace ecfs::wrap

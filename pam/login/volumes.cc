@@ -95,21 +95,22 @@ void resume_if_suspended(const Identity& who, const wrap::OpenProfile& open, con
 
 // The secret of a locked volume, by the login password or by what was typed besides it. Marks it stale, or no longer
 // so.
-Result<Secret> open_locked(LoginKey& key, int dir, const Secret& login, const Secret& other, bool& rewrapped) {
+Result<Secret> open_locked(LoginKey& key, const wrap::OpenProfile& volume, const Secret& login, const Secret& other,
+                           bool& rewrapped) {
   auto secret = key.open(login);
   if (secret) {
-    if (wrap::has_stale_mark(dir)) (void)wrap::set_stale_mark(dir, false);
+    if (wrap::has_stale_mark(volume)) (void)wrap::set_stale_mark(volume, false);
     return secret;
   }
   if (secret.error().code == Code::kNotFound) return Error{Code::kNoKey, 0, "it has no key slot for a password"};
   if (secret.error().code != Code::kWrongKey) return secret;
   if (!other.empty()) secret = key.open_otherwise(other, login);
   if (!secret) {
-    if (no_password_fits(secret.error())) (void)wrap::set_stale_mark(dir, true);
+    if (no_password_fits(secret.error())) (void)wrap::set_stale_mark(volume, true);
     return secret;
   }
   rewrapped = true;
-  (void)wrap::set_stale_mark(dir, false);
+  (void)wrap::set_stale_mark(volume, false);
   return secret;
 }
 
@@ -146,7 +147,7 @@ Result<Reply> open_as_user(const Identity& who, const std::string& name, const S
   // A new eCryptfs tree is empty.
   if (native) ECFS_TRY(wrap::check_lower_present(lower->get(), profile.lower));
   ECFS_LET(LoginKey key, LoginKey::of(who, open, lower->get()));
-  ECFS_LET(Secret secret, open_locked(key, open.dir.get(), login, other, opened.rewrapped));
+  ECFS_LET(Secret secret, open_locked(key, open, login, other, opened.rewrapped));
   ECFS_TRY(key.finish(std::move(secret), opened));
   opened.lock = std::move(lock);
   opened.lower_dir = *std::move(lower);
@@ -179,14 +180,14 @@ Result<Reply> survey_as_user(const Identity& who) {
 }
 
 // each_login_volume runs `work` on every auto-mounted volume of the user that a login password is meant to open, with
-// its lock held. A failure of one does not stop the others; `failed` takes it.
+// its lock held. A failure of one does not stop the others; `failed` takes it, with no volume where none could be read.
 template <class Work, class Failed>
 Status each_login_volume(const Identity& who, int lock_ms, Work&& work, Failed&& failed) {
   ECFS_LET(const auto names, wrap::list_user_volumes(who));
   for (const std::string& name : names) {
     auto open = wrap::open_user_volume(who, name);
     if (!open) {
-      failed(name, open.error(), -1);
+      failed(name, open.error(), nullptr);
       continue;
     }
     if (!open->profile.auto_mount) continue;
@@ -198,7 +199,7 @@ Status each_login_volume(const Identity& who, int lock_ms, Work&& work, Failed&&
       if (!key.present()) return {};
       return work(name, *open, key);
     }();
-    if (!done) failed(name, done.error(), open->dir.get());
+    if (!done) failed(name, done.error(), &*open);
   }
   return {};
 }
@@ -252,13 +253,13 @@ Result<bool> opens_nothing(const Identity& who, const Secret& password, const De
     bool one_refused = false;
     bool one_opened = false;
     const auto look = [&](const std::string&, const wrap::OpenProfile& open, LoginKey& key) -> Status {
-      if (one_opened || wrap::has_stale_mark(open.dir.get())) return {};
+      if (one_opened || wrap::has_stale_mark(open)) return {};
       const auto secret = key.open(password);
       one_opened = secret.has_value();
       one_refused = one_refused || (!secret && secret.error().code == Code::kWrongKey);
       return {};
     };
-    ECFS_TRY(each_login_volume(who, lock_ms, look, [](const std::string&, const Error&, int) {}));
+    ECFS_TRY(each_login_volume(who, lock_ms, look, [](const std::string&, const Error&, const wrap::OpenProfile*) {}));
     Reply answer;
     answer.data = {static_cast<std::uint8_t>(one_refused && !one_opened ? 1 : 0)};
     return answer;
@@ -275,10 +276,10 @@ Result<ChangeReport> change_password(const Identity& who, const Secret& old_pass
     const auto change = [&](const std::string& name, const wrap::OpenProfile& open, LoginKey& key) -> Status {
       ECFS_TRY(key.change(old_password, new_password));
       report.changed.push_back(name);
-      return wrap::set_stale_mark(open.dir.get(), false);
+      return wrap::set_stale_mark(open, false);
     };
-    const auto failed = [&](const std::string& name, const Error& error, int profile_dir) {
-      if (profile_dir >= 0) (void)wrap::set_stale_mark(profile_dir, true);
+    const auto failed = [&](const std::string& name, const Error& error, const wrap::OpenProfile* volume) {
+      if (volume != nullptr) (void)wrap::set_stale_mark(*volume, true);
       report.stale.push_back(name);
       report.log.push_back(name + ": " + error.what);
     };
@@ -295,9 +296,9 @@ Result<ChangeReport> mark_all_stale(const Identity& who, const Deadline& deadlin
     ChangeReport report;
     const auto mark = [&](const std::string& name, const wrap::OpenProfile& open, const LoginKey&) -> Status {
       report.stale.push_back(name);
-      return wrap::set_stale_mark(open.dir.get(), true);
+      return wrap::set_stale_mark(open, true);
     };
-    const auto failed = [&](const std::string& name, const Error& error, int) {
+    const auto failed = [&](const std::string& name, const Error& error, const wrap::OpenProfile*) {
       report.log.push_back(name + ": " + error.what);
     };
     ECFS_TRY(each_login_volume(who, lock_ms, mark, failed));

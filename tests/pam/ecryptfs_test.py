@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Homes of ecryptfs-utils at logins: what ecryptfs-setup-private made (tests/vectors/ecryptfs/home-layout.tar, with Debian's programs) opens
 with no conversion, and stays as it was."""
-import hashlib
+import contextlib
 import json
 import os
 import pathlib
@@ -158,10 +158,13 @@ class Ecryptfs(LoginCase):
 
     def test_another_password_is_one_line(self):
         user = self.home(password="something-else")
+        before = self.state(user)
         session = self.open(user, "something-else")
         self.assertEqual(session.info, ["ecfs: your login password does not open Private (it was changed elsewhere). Open it with: ecfs mount-private"])
         self.assertEqual(self.mounts(user), [])
         self.assertEqual(self.unwraps(user, OLD), [True])
+        self.assertEqual(self.state(user), before)
+        self.assertIn("no longer opens it", self.as_user(user, f"{harness.PROGRAMS}/ecfs status").stdout)
 
     def test_the_former_password_is_asked_for_where_one_can(self):
         user = self.home(password="something-else")
@@ -251,6 +254,7 @@ class Ecryptfs(LoginCase):
         self.assertEqual(done.code, PAM_AUTHTOK_RECOVERY_ERR)
         self.assertEqual(self.state(user), before)
         self.open(user, "elsewhere-1").logout()  # sees that it does not open
+        self.assertEqual(self.state(user), before)
         done = self.passwd(user, "elsewhere-1", NEW, NEW)
         self.assertEqual(done.code, PAM_SUCCESS)
         self.assertIn("ecfs: Private still opens with its former password only. To change it: ecfs key change", done.info)
@@ -280,7 +284,8 @@ class Ecryptfs(LoginCase):
                 driver.stdin.flush()
                 time.sleep(0.02 + i * 0.02)
                 for pid in self.processes("ecfs-login\0change"):
-                    os.kill(pid, signal.SIGKILL)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
                 driver.kill()
             opened = self.unwraps(user, password, other)
             self.assertEqual(sum(opened), 1, opened)

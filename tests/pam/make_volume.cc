@@ -84,7 +84,7 @@ Status look(const Wish& wish, const Identity& who) {
   ECFS_LET(const Fd profiles, wrap::open_profiles_dir(who));
   ECFS_LET(const wrap::OpenProfile open, wrap::open_profile(profiles.get(), wish.name));
   if (wish.mark) {
-    std::cout << (wrap::has_stale_mark(open.dir.get()) ? "stale" : "fresh") << std::endl;
+    std::cout << (wrap::has_stale_mark(open) ? "stale" : "fresh") << std::endl;
     return {};
   }
   ECFS_LET(const Fd lower, open_directory(AT_FDCWD, open.profile.lower));
@@ -100,7 +100,7 @@ Status look(const Wish& wish, const Identity& who) {
     ECFS_LET(wrap::Slot slot, wrap::make_password_slot(store.header().id, store.area().unused_id(), "login",
                                                        unlocked.key, new_passphrase, {wrap::kFloorMemoryKib, 2, 1}));
     ECFS_TRY(store.replace_slot(unlocked.key, unlocked.slot_id, std::move(slot)));
-    return wrap::set_stale_mark(open.dir.get(), false);
+    return wrap::set_stale_mark(open, false);
   }
   for (;;) {
     const auto passphrase = read_secret_line(STDIN_FILENO);

@@ -260,13 +260,21 @@ TEST(VolumeLock, NotThroughALinkOrFifo) {
 
 TEST(StaleMark, SetAndTakenAway) {
   const Scratch dir;
-  EXPECT_FALSE(has_stale_mark(dir.fd()));
-  ok(set_stale_mark(dir.fd(), false));
-  ok(set_stale_mark(dir.fd(), true));
-  EXPECT_TRUE(has_stale_mark(dir.fd()));
-  ok(set_stale_mark(dir.fd(), true));
-  ok(set_stale_mark(dir.fd(), false));
-  EXPECT_FALSE(has_stale_mark(dir.fd()));
+  OpenProfile volume;
+  volume.profile.name = "stale-mark-test";
+  for (const bool of_ecryptfs_utils : {false, true}) {
+    SCOPED_TRACE(of_ecryptfs_utils);
+    volume.dir = ok(open_directory(dir.fd(), "."));
+    volume.of_ecryptfs_utils = of_ecryptfs_utils;
+    EXPECT_FALSE(has_stale_mark(volume));
+    ok(set_stale_mark(volume, false));
+    ok(set_stale_mark(volume, true));
+    EXPECT_TRUE(has_stale_mark(volume));
+    EXPECT_EQ(ok(list_directory(dir.fd(), 9)).empty(), of_ecryptfs_utils);
+    ok(set_stale_mark(volume, true));
+    ok(set_stale_mark(volume, false));
+    EXPECT_FALSE(has_stale_mark(volume));
+  }
 }
 
 }  // namespace
