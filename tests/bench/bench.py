@@ -268,6 +268,20 @@ class Ecfs(Contender):
         return [word for word in self.mount_command() if word != "-f"]
 
 
+class Ecryptfs(Ecfs):
+    """ecfs with an eCryptfs directory, as ecryptfs-utils sets one up: AES with 16 bytes of key, names encrypted."""
+
+    name = "ecfs-ecryptfs"
+
+    def init(self):
+        pass
+
+    def mount_command(self):
+        options = ("ecryptfs_cipher=aes,ecryptfs_key_bytes=16,ecryptfs_enable_filename_crypto=y,no_sig_cache,"
+                   "key=passphrase:passphrase_passwd_file=" + self.passfile)
+        return [self.tools.ecfs, "mount", "-f", "-o", options, self.lower, self.mnt]
+
+
 class Before(Ecfs):
     """ecfs of another build folder (--before): what a change did."""
 
@@ -348,7 +362,7 @@ class Passthrough(Contender):
         return [self.tools.passthrough, "-f", "-o", "source=%s,writeback,cache=always" % self.lower, self.mnt]
 
 
-CONTENDERS = [Bare, Ecfs, Before, Gocryptfs, Securefs, Encfs, Cryfs, Passthrough]
+CONTENDERS = [Bare, Ecfs, Ecryptfs, Before, Gocryptfs, Securefs, Encfs, Cryfs, Passthrough]
 
 
 # ---- the rows
@@ -590,7 +604,7 @@ def grid(head, rows):
 def picture(bench, names, path):
     """Rows downwards, how many times better than gocryptfs (else than the bare directory) to the right."""
     other = "gocryptfs" if "gocryptfs" in names else "bare"
-    colours = {"bare": "#999999", "ecfs": "#d62728", "gocryptfs": "#1f77b4", "securefs": "#2ca02c", "encfs": "#9467bd",
+    colours = {"bare": "#999999", "ecfs": "#d62728", "ecfs-ecryptfs": "#bcbd22", "gocryptfs": "#1f77b4", "securefs": "#2ca02c", "encfs": "#9467bd",
                "cryfs": "#8c564b", "before": "#e377c2", "passthrough": "#ff7f0e"}
     rows = [row for row in ROWS if bench.values(row, other) and any(bench.ratios(row, n, other) for n in names if n != other)]
     if not rows:
@@ -665,11 +679,11 @@ def main():
     parser.add_argument("--before", metavar="BUILD", help="another build folder of ecfs: compared as `before`")
     parser.add_argument("--cpus", help="run everything on these CPUs, with commas")
     parser.add_argument("--name", default="bench", help="of the result files")
-    parser.add_argument("--quick", action="store_true", help="ecfs and the bare directory, tiny: does it run at all?")
+    parser.add_argument("--quick", action="store_true", help="ecfs (both formats) and the bare directory, tiny: does it run at all?")
     args = parser.parse_args()
     if args.quick:
         args.rounds, args.mib, args.files, args.ops, args.scattered, args.cap = 1, 8, 200, 500, 200, 1.0
-        args.only = args.only or "bare,ecfs"
+        args.only = args.only or "bare,ecfs,ecfs-ecryptfs"
 
     if os.geteuid() != 0:
         print("SKIPPED: needs root (to mount, and to drop caches)")
