@@ -4,8 +4,14 @@
 
 #include <fcntl.h>
 
+#include <cstdio>
+#include <map>
+#include <set>
+
+#include "tests/fs/format/disk.h"
 #include "tests/fs/format/ecryptfs_vectors.h"
 #include "tests/fs/format/recorder.h"
+#include "wrap/base/log.h"
 
 namespace ecfs::fs::test {
 namespace {
@@ -118,6 +124,109 @@ TEST(EcryptfsContents, AKilledProcessLeavesOldOrNew) {
     model = after;
   }
   EXPECT_GT(states, 300);
+}
+
+// For each page that was written since the last sync the disk may have any version, and for the lower file any size.
+TEST(EcryptfsContents, APowerCutKeepsWhatWasSyncedAndLeavesOldOrNew) {
+  using What = Operation::What;
+  constexpr std::uint64_t kBlock = 4096;
+  log_through([](int, std::string_view) {});  // holes are expected, a thousand times
+  const auto volume = make_volume();
+  OperationMaker maker(17, 12, 60000);
+  Recorder lower;
+  auto contents = need(open_ecryptfs_contents(volume, lower));
+  Disk disk;
+  Bytes plain;
+  std::map<std::uint64_t, std::vector<Bytes>> versions;  // of each block, since the last sync
+  std::set<std::uint64_t> touched;                       // blocks, since then
+  std::set<std::uint64_t> sizes{0};
+  bool header_synced = false;
+  int states = 0;
+  int unreadable_files = 0;
+  int unreadable_blocks = 0;
+  int kept_blocks = 0;
+  const auto block_of = [](const Bytes& bytes, std::uint64_t block) {
+    const std::uint64_t from = std::min<std::uint64_t>(bytes.size(), kBlock * block);
+    return ByteView(bytes).subspan(from, std::min(bytes.size() - from, std::size_t{kBlock}));
+  };
+  const auto remember = [&](const Bytes& bytes, std::uint64_t block) {
+    const ByteView view = block_of(bytes, block);
+    versions[block].emplace_back(view.begin(), view.end()).resize(kBlock);
+  };
+  for (int i = 0; i < 900; ++i) {
+    Operation operation = maker.next(plain.size(), false);
+    if (maker.below(10) == 0) operation = {What::kSync, 0, 0, {}};
+    SCOPED_TRACE("operation " + std::to_string(i) + ": " + operation.text() + " in " + std::to_string(plain.size()));
+    const Bytes before = plain;
+    lower.calls.clear();
+    ASSERT_TRUE(operation.run(*contents));
+    operation.apply_to(plain);
+    if (operation.what == What::kReopen) contents = need(open_ecryptfs_contents(volume, lower));
+    for (const Call& call : lower.calls) disk.take(call);
+    if (operation.what == What::kSync) {
+      versions.clear();
+      touched.clear();
+      sizes = {plain.size()};
+      header_synced = !disk.synced().empty();
+      for (std::uint64_t block = 0; block * kBlock < plain.size(); ++block) remember(plain, block);
+    }
+    sizes.insert(plain.size());
+    const std::uint64_t low = std::min(before.size(), plain.size());
+    for (std::uint64_t block = 0; block * kBlock < std::max(before.size(), plain.size()); ++block) {
+      const bool written = operation.what == What::kWrite && operation.offset < (block + 1) * kBlock &&
+                           operation.offset + operation.len > block * kBlock;
+      if (!written && (before.size() == plain.size() || (block + 1) * kBlock <= low)) continue;
+      touched.insert(block);
+      remember(before, block);
+      remember(Bytes(before.begin(), before.begin() + static_cast<std::ptrdiff_t>(low)), block);
+      remember(plain, block);
+    }
+
+    if (maker.below(2) != 0 || !disk.unsynced()) continue;
+    for (unsigned sample = 0; sample < 12 && !HasFailure(); ++sample) {
+      SCOPED_TRACE("sample " + std::to_string(sample));
+      ++states;
+      LowerFile after(memory_file(disk.sample(maker.random(), sample % 9)), true);
+      const auto opened = open_ecryptfs_contents(volume, after);
+      if (!opened) {
+        ASSERT_EQ(opened.error().code, Code::kCorrupt) << why(opened);
+        ASSERT_FALSE(header_synced) << "a synced file is unreadable: " << why(opened);
+        ++unreadable_files;
+        continue;
+      }
+      const std::uint64_t size = need((*opened)->size());
+      ASSERT_TRUE(sizes.contains(size)) << "it never had " << size << " bytes";
+      for (std::uint64_t block = 0; block * kBlock < std::max<std::uint64_t>(size, plain.size()); ++block) {
+        SCOPED_TRACE("block " + std::to_string(block));
+        const bool must_stay = !touched.contains(block) && block * kBlock < plain.size();
+        ASSERT_FALSE(must_stay && block * kBlock >= size) << "what was synced is cut off";
+        if (block * kBlock >= size) continue;
+        Bytes bytes(std::min(kBlock, size - block * kBlock));
+        const auto read = (*opened)->read(block * kBlock, bytes);
+        if (!read) {
+          ASSERT_EQ(errno_of(read.error()), EIO) << why(read);
+          ASSERT_FALSE(must_stay) << "what was synced is lost";
+          ++unreadable_blocks;
+          continue;
+        }
+        const ByteView want = block_of(plain, block);
+        if (must_stay) {
+          ASSERT_TRUE(std::equal(bytes.begin(), bytes.end(), want.begin(), want.end())) << "what was synced differs";
+          ++kept_blocks;
+        }
+        const std::vector<Bytes>& known = versions[block];
+        const bool is_known = std::any_of(known.begin(), known.end(), [&](const Bytes& version) {
+          return std::equal(bytes.begin(), bytes.end(), version.begin());
+        });
+        ASSERT_TRUE(is_known || all_zero(bytes)) << "it was never stored";
+      }
+    }
+  }
+  std::printf("power cut: %d states, %d synced blocks kept, %d unsynced blocks EIO, %d unsynced files EIO\n", states,
+              kept_blocks, unreadable_blocks, unreadable_files);
+  EXPECT_GT(states, 1000);
+  EXPECT_GT(kept_blocks, 1000);
+  EXPECT_GT(unreadable_blocks, 10);
 }
 
 TEST(EcryptfsContents, FailingCallsLoseNothing) {
