@@ -1,22 +1,13 @@
 // What a copy of the server for tests does otherwise. Nothing in an installed program can switch these: they are set
-// when the copies are compiled (fs/CMakeLists.txt, which installs none of them).
+// where variant.cc is compiled, once for each copy (fs/CMakeLists.txt, which installs none of those for tests).
 #pragma once
 
 namespace ecfs::fs {
 
-#ifdef ECFS_TEST_COPY
 // Its memory can be looked at from outside, and leaves a core. A system call that the filter does not list ends it.
-constexpr bool kTestCopy = true;
-#else
-constexpr bool kTestCopy = false;
-#endif
-
-#ifdef ECFS_TEST_PLAIN_MEMORY
+extern const bool kTestCopy;
 // OpenSSL's memory is the ordinary heap: for the proof that the search for keys finds some.
-constexpr bool kPlainMemory = true;
-#else
-constexpr bool kPlainMemory = false;
-#endif
+extern const bool kPlainMemory;
 
 #ifdef ECFS_SANITIZED
 constexpr bool kSanitized = true;
