@@ -15,6 +15,7 @@
 #include "fs/format/native_crypto.h"
 #include "fs/format/native_header.h"
 #include "setup/command.h"
+#include "setup/json.h"
 #include "setup/new_volume.h"
 #include "setup/ui.h"
 #include "setup/unlock.h"
@@ -285,24 +286,20 @@ Result<int> run(const Options& o) {
 
 }  // namespace
 
-Command add_bench(CLI::App& parent) {
+Command add_bench(CommandLine parent) {
   auto o = std::make_shared<Options>();
-  CLI::App* app = parent.add_subcommand("bench", "Measure what this machine does");
-  app->add_option("DIRECTORY", o->directory, "Measure files in it, too: in a mount, or elsewhere to compare");
-  app->add_option("--size", o->size_mib, "Size of the one file, in MiB")
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
-  app->add_option("--files", o->num_files, "Number of small files")
-      ->check(CLI::Range(1, 1'000'000))
-      ->capture_default_str();
-  add_cost_options(*app, o->cost);
-  app->add_flag("--json", o->json, "As JSON");
-  app->footer(
+  const CommandLine command = parent.add_command("bench", "Measure what this machine does");
+  command.add_option("DIRECTORY", o->directory, "Measure files in it, too: in a mount, or elsewhere to compare");
+  command.add_option("--size", o->size_mib, "Size of the one file, in MiB").range(1, 1 << 20).show_default();
+  command.add_option("--files", o->num_files, "Number of small files").range(1, 1'000'000).show_default();
+  add_cost_options(command, o->cost);
+  command.add_flag("--json", o->json, "As JSON");
+  command.set_footer(
       "Examples:\n"
       "  ecfs bench\n"
       "  ecfs bench ~/Private\n"
       "  ecfs bench --kdf-memory 64 --kdf-time 3");
-  return {app, [o] { return run(*o); }};
+  return {command, [o] { return run(*o); }};
 }
 
 }  // namespace ecfs::setup

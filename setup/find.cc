@@ -6,6 +6,7 @@
 
 #include "fs/lower_names.h"
 #include "setup/command.h"
+#include "setup/json.h"
 #include "setup/locate.h"
 #include "setup/messages.h"
 #include "setup/ui.h"
@@ -144,30 +145,30 @@ Result<int> run(const Options& o) {
 
 }  // namespace
 
-Command add_find(CLI::App& parent) {
+Command add_find(CommandLine parent) {
   auto o = std::make_shared<Options>();
-  CLI::App* app = parent.add_subcommand("find", "Find the encrypted file of a plain one, and the other way round");
-  app->add_option("PATH", o->where,
+  const CommandLine command =
+      parent.add_command("find", "Find the encrypted file of a plain one, and the other way round");
+  command
+      .add_option("PATH", o->where,
                   "Plain files in an open volume, or encrypted ones; with --plain or --lower: the volume")
-      ->required();
-  app->add_option("--plain", o->plain, "A plain path inside the volume PATH, which need not be open")
-      ->type_name("INSIDE")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  app->add_option("--lower", o->lower, "A path inside the encrypted directory of the volume PATH")
-      ->type_name("INSIDE")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  CLI::Option* as_json = app->add_flag("--json", o->json, "As JSON");
-  app->add_flag("-0,--null", o->nul, "Paths as they are, byte for byte, each with a zero byte behind it")
-      ->excludes(as_json);
-  add_unlock_options(*app, o->unlock);
-  app->footer(
+      .required();
+  command.add_option("--plain", o->plain, "A plain path inside the volume PATH, which need not be open")
+      .value_name("INSIDE")
+      .repeatable();
+  command.add_option("--lower", o->lower, "A path inside the encrypted directory of the volume PATH")
+      .value_name("INSIDE")
+      .repeatable();
+  const Option as_json = command.add_flag("--json", o->json, "As JSON");
+  command.add_flag("-0,--null", o->nul, "Paths as they are, byte for byte, each with a zero byte behind it")
+      .excludes(as_json);
+  add_unlock_options(command, o->unlock);
+  command.set_footer(
       "Examples:\n"
       "  ecfs find ~/Private/Documents/tax.pdf\n"
       "  ecfs find ~/vault.enc --plain Documents/tax.pdf\n"
       "  ecfs find /media/backup/.Private/ocoykvbDe5HBJdzXieXfvVrTH8QYVUuW14UfbvqrsGw");
-  return {app, [o] { return run(*o); }};
+  return {command, [o] { return run(*o); }};
 }
 
 }  // namespace ecfs::setup

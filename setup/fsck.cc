@@ -15,6 +15,7 @@
 #include "fs/lower_names.h"
 #include "setup/command.h"
 #include "setup/ecryptfs.h"
+#include "setup/json.h"
 #include "setup/locate.h"
 #include "setup/messages.h"
 #include "setup/mounting.h"
@@ -134,7 +135,7 @@ class Reporter final : public fs::CheckWatcher {
   // finish ends the document, or says how many notes were left out. The bar is gone by then.
   void finish(const json& summary, const fs::CheckTotals& totals) {
     if (o_.json) {
-      std::string text = summary.dump(2, ' ', true, json::error_handler_t::replace);
+      std::string text = json_text(summary);
       put((any_ ? "\n  ],\n" : "],\n") + text.substr(text.find('\n') + 1) + "\n");
       return;
     }
@@ -158,7 +159,7 @@ class Reporter final : public fs::CheckWatcher {
   }
   void add(const json& entry) {
     progress_->hide();
-    put((any_ ? ",\n    " : "\n    ") + entry.dump(-1, ' ', true, json::error_handler_t::replace));
+    put((any_ ? ",\n    " : "\n    ") + json_line(entry));
     any_ = true;
   }
 
@@ -418,42 +419,44 @@ Result<int> run(const Options& o) {
 
 }  // namespace
 
-Command add_fsck(CLI::App& parent) {
+Command add_fsck(CommandLine parent) {
   auto o = std::make_shared<Options>();
-  CLI::App* app = parent.add_subcommand("fsck", "Check a volume's encrypted directory, mounted or not, and repair it");
-  app->add_option("VOLUME", o->volume, "The encrypted directory, or the name of one of your volumes")->required();
-  CLI::Option* quick =
-      app->add_flag("--quick", o->quick, "Only names, headers and sizes; do not read the blocks of files");
-  CLI::Option* repair = app->add_flag("--repair", o->repair,
-                                      "Put right what can be without losing anything; the volume must not be mounted");
-  CLI::Option* salvage =
-      app->add_option("--salvage", o->salvage, "Copy what still verifies of damaged files to this new directory")
-          ->type_name("DIR");
-  app->add_option("--known-name", o->known_names, "A name or path that something lost had; may be given several times")
-      ->type_name("NAME")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  app->add_flag("--plain-names", o->plain_names,
-                "Name files by their plain names also where the output is no terminal");
-  app->add_flag("--verbose", o->verbose, "Show all notes");
-  CLI::Option* as_json = app->add_flag("--json", o->json, "As JSON");
-  app->add_option("--zero-bad", o->zero_bad,
+  const CommandLine command =
+      parent.add_command("fsck", "Check a volume's encrypted directory, mounted or not, and repair it");
+  command.add_option("VOLUME", o->volume, "The encrypted directory, or the name of one of your volumes").required();
+  const Option quick =
+      command.add_flag("--quick", o->quick, "Only names, headers and sizes; do not read the blocks of files");
+  const Option repair = command.add_flag(
+      "--repair", o->repair, "Put right what can be without losing anything; the volume must not be mounted");
+  const Option salvage =
+      command.add_option("--salvage", o->salvage, "Copy what still verifies of damaged files to this new directory")
+          .value_name("DIR");
+  command
+      .add_option("--known-name", o->known_names, "A name or path that something lost had; may be given several times")
+      .value_name("NAME")
+      .repeatable();
+  command.add_flag("--plain-names", o->plain_names,
+                   "Name files by their plain names also where the output is no terminal");
+  command.add_flag("--verbose", o->verbose, "Show all notes");
+  const Option as_json = command.add_flag("--json", o->json, "As JSON");
+  command
+      .add_option("--zero-bad", o->zero_bad,
                   "Only write zeros into the damaged blocks of this file (its path inside the volume), for a database "
                   "that mends itself")
-      ->type_name("FILE")
-      ->excludes(quick)
-      ->excludes(repair)
-      ->excludes(salvage)
-      ->excludes(as_json);
-  add_unlock_options(*app, o->unlock);
-  app->footer(
+      .value_name("FILE")
+      .excludes(quick)
+      .excludes(repair)
+      .excludes(salvage)
+      .excludes(as_json);
+  add_unlock_options(command, o->unlock);
+  command.set_footer(
       "Exit status, added up as of fsck(8): 0 clean, 1 something was put right, 4 damage is left, 8 not all was "
       "checked.\n"
       "Examples:\n"
       "  ecfs fsck Private\n"
       "  ecfs fsck --repair ~/vault.enc\n"
       "  ecfs fsck --salvage ~/salvaged /media/backup/.Private");
-  return {app,
+  return {command,
           [o]() -> Result<int> {
             try {
               return run(*o);

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "setup/command.h"
+#include "setup/json.h"
 #include "setup/new_volume.h"
 #include "setup/ui.h"
 #include "setup/unlock.h"
@@ -63,25 +64,26 @@ Result<int> run(const Options& o) {
 
 }  // namespace
 
-Command add_init(CLI::App& parent) {
+Command add_init(CommandLine parent) {
   auto o = std::make_shared<Options>();
-  CLI::App* app = parent.add_subcommand("init", "Make a new encrypted volume in an empty directory");
-  app->add_option("LOWER", o->lower, "Directory for the encrypted files: new, or empty")->required();
-  add_volume_options(*app, o->volume);
-  add_secret_options(*app, o->passphrase, "the new passphrase");
-  app->add_flag("--allow-weak-passphrase", o->allow_weak, "Take a weak passphrase without asking");
-  add_cost_options(*app, o->cost);
-  auto* no_password = app->add_flag("--no-password", o->no_password, "No passphrase: the recovery key alone opens it");
-  app->add_flag("--no-recovery", o->no_recovery, "No recovery key: with the passphrase lost, all is lost")
-      ->excludes(no_password);
-  add_recovery_options(*app, o->recovery);
-  app->add_flag("--json", o->json, "Describe the new volume as JSON");
-  app->footer(
+  const CommandLine command = parent.add_command("init", "Make a new encrypted volume in an empty directory");
+  command.add_option("LOWER", o->lower, "Directory for the encrypted files: new, or empty").required();
+  add_volume_options(command, o->volume);
+  add_secret_options(command, o->passphrase, "the new passphrase");
+  command.add_flag("--allow-weak-passphrase", o->allow_weak, "Take a weak passphrase without asking");
+  add_cost_options(command, o->cost);
+  const Option no_password =
+      command.add_flag("--no-password", o->no_password, "No passphrase: the recovery key alone opens it");
+  command.add_flag("--no-recovery", o->no_recovery, "No recovery key: with the passphrase lost, all is lost")
+      .excludes(no_password);
+  add_recovery_options(command, o->recovery);
+  command.add_flag("--json", o->json, "Describe the new volume as JSON");
+  command.set_footer(
       "Examples:\n"
       "  ecfs init ~/vault.enc\n"
       "  ecfs init --passphrase-fd 0 --recovery-key-file key.txt backup.enc < passphrase\n"
       "  ecfs init --block-size 64k --name-encoding base32hex /media/stick/vault");
-  return {app, [o] { return run(*o); }};
+  return {command, [o] { return run(*o); }};
 }
 
 }  // namespace ecfs::setup

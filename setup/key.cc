@@ -7,6 +7,7 @@
 
 #include "setup/command.h"
 #include "setup/ecryptfs_private.h"
+#include "setup/json.h"
 #include "setup/ui.h"
 #include "setup/unlock.h"
 #include "setup/volume_ref.h"
@@ -313,20 +314,20 @@ Result<int> change(const Options& o) {
   return 0;
 }
 
-void add_new_passphrase_options(CLI::App& app, Options& o) {
-  add_secret_options(app, o.new_passphrase, "the new passphrase");
-  app.add_flag("--allow-weak-passphrase", o.allow_weak, "Take a weak passphrase without asking");
-  add_cost_options(app, o.cost);
-  add_recovery_options(app, o.recovery);
+void add_new_passphrase_options(CommandLine command, Options& o) {
+  add_secret_options(command, o.new_passphrase, "the new passphrase");
+  command.add_flag("--allow-weak-passphrase", o.allow_weak, "Take a weak passphrase without asking");
+  add_cost_options(command, o.cost);
+  add_recovery_options(command, o.recovery);
 }
 
 }  // namespace
 
-std::vector<Command> add_key(CLI::App& parent) {
+std::vector<Command> add_key(CommandLine parent) {
   constexpr const char* kVolumeHelp = "Name of a volume of yours (ecfs status), or a lower directory";
-  CLI::App* key = parent.add_subcommand("key", "List and change the keys of a volume");
-  key->require_subcommand(1);
-  key->footer(
+  const CommandLine key = parent.add_command("key", "List and change the keys of a volume");
+  key.require_command();
+  key.set_footer(
       "Examples:\n"
       "  ecfs key list Private\n"
       "  ecfs key change Private\n"
@@ -334,58 +335,57 @@ std::vector<Command> add_key(CLI::App& parent) {
   std::vector<Command> commands;
   const auto declare = [&](const char* name, const char* what, Result<int> (*work)(const Options&)) {
     auto o = std::make_shared<Options>();
-    CLI::App* app = key->add_subcommand(name, what);
-    commands.push_back({app, [o, work] { return work(*o); }});
-    app->add_flag("--json", o->json, "Say what was found or done as JSON");
-    return std::pair(app, o);
+    const CommandLine command = key.add_command(name, what);
+    commands.push_back({command, [o, work] { return work(*o); }});
+    command.add_flag("--json", o->json, "Say what was found or done as JSON");
+    return std::pair(command, o);
   };
 
   {
-    auto [app, o] = declare("list", "Show the slots of a volume; needs no passphrase", list);
-    app->add_option("VOLUME", o->volume, kVolumeHelp)->required();
-    app->footer("Example:\n  ecfs key list --json Private");
+    auto [command, o] = declare("list", "Show the slots of a volume; needs no passphrase", list);
+    command.add_option("VOLUME", o->volume, kVolumeHelp).required();
+    command.set_footer("Example:\n  ecfs key list --json Private");
   }
   {
-    auto [app, o] = declare("add", "Add a key: another passphrase, or a recovery key", add);
-    app->add_option("TYPE", o->type, "password or recovery")
-        ->required()
-        ->check(CLI::IsMember({"password", "recovery"}));
-    app->add_option("VOLUME", o->volume, kVolumeHelp)->required();
-    app->add_option("--label", o->label, "A name for the slot")->check([](const std::string& text) {
+    auto [command, o] = declare("add", "Add a key: another passphrase, or a recovery key", add);
+    command.add_option("TYPE", o->type, "password or recovery").required().one_of({"password", "recovery"});
+    command.add_option("VOLUME", o->volume, kVolumeHelp).required();
+    command.add_option("--label", o->label, "A name for the slot").check([](const std::string& text) {
       return text.size() <= wrap::kMaxSlotLabelBytes && printable(text) == text
                  ? ""
                  : "at most 64 bytes, no control characters";
     });
-    add_unlock_options(*app, o->unlock);
-    add_mount_passphrase_option(*app, o->unlock);
-    add_new_passphrase_options(*app, *o);
-    app->footer(
+    add_unlock_options(command, o->unlock);
+    add_mount_passphrase_option(command, o->unlock);
+    add_new_passphrase_options(command, *o);
+    command.set_footer(
         "Examples:\n"
         "  ecfs key add password --label 'office laptop' Private\n"
         "  ecfs key add recovery --recovery-key-file key.txt Private");
   }
   {
-    auto [app, o] = declare("remove", "Remove a key", remove);
-    app->add_option("VOLUME", o->volume, kVolumeHelp)->required();
-    app->add_option("SLOT", o->slot, "Number of the slot, or its type if there is one of that type only")->required();
-    app->add_flag("--force", o->force, "Remove the last recovery key without a question");
-    add_unlock_options(*app, o->unlock);
-    add_mount_passphrase_option(*app, o->unlock);
-    app->footer(
+    auto [command, o] = declare("remove", "Remove a key", remove);
+    command.add_option("VOLUME", o->volume, kVolumeHelp).required();
+    command.add_option("SLOT", o->slot, "Number of the slot, or its type if there is one of that type only").required();
+    command.add_flag("--force", o->force, "Remove the last recovery key without a question");
+    add_unlock_options(command, o->unlock);
+    add_mount_passphrase_option(command, o->unlock);
+    command.set_footer(
         "Examples:\n"
         "  ecfs key remove Private 3\n"
         "  ecfs key remove --force ~/vault.enc recovery");
   }
   {
-    auto [app, o] = declare("change", "Change a passphrase (or a recovery key)", change);
-    app->add_option("VOLUME", o->volume, kVolumeHelp)->required();
-    app->add_option("--slot", o->slot,
+    auto [command, o] = declare("change", "Change a passphrase (or a recovery key)", change);
+    command.add_option("VOLUME", o->volume, kVolumeHelp).required();
+    command
+        .add_option("--slot", o->slot,
                     "The slot to change, by number or type; normally the one that the passphrase opens")
-        ->type_name("SLOT");
-    add_unlock_options(*app, o->unlock);
-    add_mount_passphrase_option(*app, o->unlock);
-    add_new_passphrase_options(*app, *o);
-    app->footer(
+        .value_name("SLOT");
+    add_unlock_options(command, o->unlock);
+    add_mount_passphrase_option(command, o->unlock);
+    add_new_passphrase_options(command, *o);
+    command.set_footer(
         "Examples:\n"
         "  ecfs key change Private\n"
         "  ecfs key change --slot recovery Private\n"

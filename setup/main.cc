@@ -2,7 +2,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 
-#include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 
@@ -48,68 +48,42 @@ std::vector<std::string> arguments(const std::string& called_as, std::vector<std
   return args;
 }
 
-// The innermost command named, and the names before it.
-std::pair<const CLI::App*, std::string> deepest(const CLI::App& app) {
-  const CLI::App* asked = &app;
-  std::string above;
-  while (!asked->get_subcommands().empty()) {
-    above += (above.empty() ? "" : " ") + asked->get_name();
-    asked = asked->get_subcommands().front();
-  }
-  return {asked, above};
-}
-
 int run(const std::vector<std::string>& args) {
-  CLI::App app("ecfs keeps private files encrypted on disk and opens them at login.", "ecfs");
-  app.set_version_flag("--version", std::string("ecfs ") + ECFS_VERSION);
-  app.set_help_all_flag("--help-all", "Describe all commands");
-  app.require_subcommand(1);
-  app.footer(
+  Parser parser("ecfs", "ecfs keeps private files encrypted on disk and opens them at login.",
+                std::string("ecfs ") + ECFS_VERSION);
+  const CommandLine top = parser.top();
+  top.set_footer(
       "Begin with:      ecfs setup-private      an encrypted ~/Private that opens at login\n"
       "or with:         ecfs init DIRECTORY     any encrypted directory\n"
       "Each command has --help and a man page, as in `man ecfs-mount`.");
-  std::vector<Command> commands = {add_setup_private(app), add_mount_private(app), add_umount_private(app),
-                                   add_status(app),        add_init(app),          add_mount(app),
-                                   add_umount(app)};
-  for (Command& command : add_key(app)) commands.push_back(std::move(command));
-  commands.push_back(add_recover_private(app));
-  commands.push_back(add_bench(app));
-  commands.push_back(add_fsck(app));
-  commands.push_back(add_stat(app));
-  commands.push_back(add_find(app));
-  for (Command& command : add_wrapped_passphrase(app)) commands.push_back(std::move(command));
-  try {
-    app.parse(std::vector<std::string>(args.rbegin(), args.rend()));
-  } catch (const CLI::CallForHelp&) {
-    // Deepest command named: its help.
-    const auto [asked, above] = deepest(app);
-    std::fputs((asked->help(above) + "\n").c_str(), stdout);
+  std::vector<Command> commands = {add_setup_private(top), add_mount_private(top), add_umount_private(top),
+                                   add_status(top),        add_init(top),          add_mount(top),
+                                   add_umount(top)};
+  for (Command& command : add_key(top)) commands.push_back(std::move(command));
+  commands.push_back(add_recover_private(top));
+  commands.push_back(add_bench(top));
+  commands.push_back(add_fsck(top));
+  commands.push_back(add_stat(top));
+  commands.push_back(add_find(top));
+  for (Command& command : add_wrapped_passphrase(top)) commands.push_back(std::move(command));
+
+  const Parsed parsed = parser.parse(args);
+  if (parsed.text) {
+    std::fputs(parsed.text->c_str(), stdout);
     return 0;
-  } catch (const CLI::Success& done) {
-    return app.exit(done);
-  } catch (const CLI::ParseError& wrong) {
-    const auto [asked, above] = deepest(app);
-    const std::string name = (above.empty() ? "" : above + " ") + asked->get_name();
-    if (const std::vector<std::string> rest = asked->remaining();
-        asked->get_require_subcommand_min() > 0 && !rest.empty()) {
-      note("there is no command '" + name + " " + rest.front() + "'");
-    } else {
-      note(wrong.what());
-    }
-    note_more("See `" + name + " --help`.");
-    for (const Command& command : commands) {
-      if (command.app == asked) return command.usage;
-    }
-    return kExitUsage;
   }
-  for (const Command& command : commands) {
-    if (!command.app->parsed()) continue;
-    const Result<int> done = command.work();
-    if (done) return *done;
-    report(done.error());
-    return command.failed.value_or(exit_code_of(done.error().code));
+  const auto command =
+      std::find_if(commands.begin(), commands.end(), [&](const Command& c) { return c.line == parsed.command; });
+  if (parsed.mistake) {
+    note(*parsed.mistake);
+    note_more("See `" + parsed.name + " --help`.");
+    return command == commands.end() ? kExitUsage : command->usage;
   }
-  return kExitUsage;
+  if (command == commands.end()) return kExitUsage;
+  const Result<int> done = command->work();
+  if (done) return *done;
+  report(done.error());
+  return command->failed.value_or(exit_code_of(done.error().code));
 }
 
 int run_program(int argc, char** argv) {

@@ -124,30 +124,31 @@ Result<int> run(Options& o) {
 
 }  // namespace
 
-Command add_mount(CLI::App& parent) {
+Command add_mount(CommandLine parent) {
   auto o = std::make_shared<Options>();
-  CLI::App* app = parent.add_subcommand("mount", "Open a volume: mount its lower directory");
-  app->add_option("LOWER", o->lower, "The encrypted directory")->required();
-  app->add_option("MOUNTPOINT", o->mountpoint, "An empty directory of yours")->required();
-  app->add_option(
-         "-o,--options", o->mount_options,
-         "Mount options: ro, noatime, allow_other, show-conflicts, shared, idle=MINUTES, suspend, hibernate, "
-         "unsealed=report, passphrase-file=FILE; of eCryptfs trees those of mount.ecryptfs(8): ecryptfs_sig=SIGNATURE, "
-         "ecryptfs_fnek_sig=SIGNATURE, ecryptfs_cipher=NAME, ecryptfs_key_bytes=N, ecryptfs_passthrough, ...")
-      ->type_name("OPTIONS")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  app->add_flag("-f,--foreground", o->foreground, "Stay in the foreground, messages on stderr, until it is unmounted");
-  app->add_flag("-q,--quiet", o->quiet, "Say nothing when all went well");
-  app->add_flag("--check-only", o->fake, "Do all checks that need no passphrase, and mount nothing");
-  add_unlock_options(*app, o->unlock);
-  app->footer(
+  const CommandLine command = parent.add_command("mount", "Open a volume: mount its lower directory");
+  command.add_option("LOWER", o->lower, "The encrypted directory").required();
+  command.add_option("MOUNTPOINT", o->mountpoint, "An empty directory of yours").required();
+  command
+      .add_option("-o,--options", o->mount_options,
+                  "Mount options: ro, noatime, allow_other, show-conflicts, shared, idle=MINUTES, suspend, hibernate, "
+                  "unsealed=report, passphrase-file=FILE; of eCryptfs trees those of mount.ecryptfs(8): "
+                  "ecryptfs_sig=SIGNATURE, "
+                  "ecryptfs_fnek_sig=SIGNATURE, ecryptfs_cipher=NAME, ecryptfs_key_bytes=N, ecryptfs_passthrough, ...")
+      .value_name("OPTIONS")
+      .repeatable();
+  command.add_flag("-f,--foreground", o->foreground,
+                   "Stay in the foreground, messages on stderr, until it is unmounted");
+  command.add_flag("-q,--quiet", o->quiet, "Say nothing when all went well");
+  command.add_flag("--check-only", o->fake, "Do all checks that need no passphrase, and mount nothing");
+  add_unlock_options(command, o->unlock);
+  command.set_footer(
       "Examples:\n"
       "  ecfs mount ~/vault.enc ~/vault\n"
       "  ecfs mount -o ro --recovery /media/backup/.Private ~/restore\n"
       "  ecfs mount --passphrase-fd 0 vault.enc vault < passphrase\n"
       "  ecfs mount ~/.Private ~/Private        (an eCryptfs tree: asks for what it cannot see)");
-  return {app, [o] { return run(*o); }};
+  return {command, [o] { return run(*o); }};
 }
 
 }  // namespace ecfs::setup

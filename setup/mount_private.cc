@@ -9,6 +9,7 @@
 #include "setup/command.h"
 #include "setup/ecryptfs_private.h"
 #include "setup/mounting.h"
+#include "setup/setup_marker.h"
 #include "setup/suspending.h"
 #include "setup/ui.h"
 #include "setup/unlock.h"
@@ -70,22 +71,21 @@ Result<int> run(const Options& o) {
 
 }  // namespace
 
-Command add_mount_private(CLI::App& parent) {
+Command add_mount_private(CommandLine parent) {
   auto o = std::make_shared<Options>();
-  CLI::App* app = parent.add_subcommand("mount-private", "Open your Private directory");
-  app->add_option("NAME", o->name, "Name of the volume")->capture_default_str();
-  app->add_option("-o,--options", o->mount_options, "Mount options, added to those of the profile")
-      ->type_name("OPTIONS")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  add_unlock_options(*app, o->unlock);
-  add_mount_passphrase_option(*app, o->unlock);
-  app->footer(
+  const CommandLine command = parent.add_command("mount-private", "Open your Private directory");
+  command.add_option("NAME", o->name, "Name of the volume").show_default();
+  command.add_option("-o,--options", o->mount_options, "Mount options, added to those of the profile")
+      .value_name("OPTIONS")
+      .repeatable();
+  add_unlock_options(command, o->unlock);
+  add_mount_passphrase_option(command, o->unlock);
+  command.set_footer(
       "Examples:\n"
       "  ecfs mount-private\n"
       "  ecfs mount-private --recovery\n"
       "  ecfs mount-private -o ro Work");
-  return {app, [o] { return run(*o); }};
+  return {command, [o] { return run(*o); }};
 }
 
 }  // namespace ecfs::setup

@@ -24,23 +24,25 @@ std::pair<std::string, std::string> split_path(const std::string& absolute) {
 
 }  // namespace
 
-void add_volume_options(CLI::App& app, VolumeOptions& options) {
-  app.add_option("--name-encoding", options.name_encoding,
-                 "base64url, or base32hex for lower filesystems that do not tell upper from lower case")
-      ->check(CLI::IsMember({"base64url", "base32hex"}))
-      ->capture_default_str();
-  app.add_option("--block-size", options.block_size, "Size of encrypted blocks: 4k, 8k, 16k, 32k, 64k")
-      ->check(CLI::IsMember({"4k", "8k", "16k", "32k", "64k"}))
-      ->capture_default_str();
-  app.add_option("--suite", options.suite, "Cipher: auto, aes-256-gcm, chacha20-poly1305")
-      ->check(CLI::IsMember({"auto", "aes-256-gcm", "chacha20-poly1305"}))
-      ->capture_default_str();
-  app.add_option("--longest-name", options.longest_name,
-                 "Longest name the lower filesystem takes, in bytes (64 to 255); default: as it says itself")
-      ->type_name("N")
-      ->check(CLI::Range(64, 255).description(""));
-  app.add_flag("--sealed-size", options.sealed_size,
-               "Seal the sizes of files, so that a file cut at its end is noticed");
+void add_volume_options(CommandLine command, VolumeOptions& options) {
+  command
+      .add_option("--name-encoding", options.name_encoding,
+                  "base64url, or base32hex for lower filesystems that do not tell upper from lower case")
+      .one_of({"base64url", "base32hex"})
+      .show_default();
+  command.add_option("--block-size", options.block_size, "Size of encrypted blocks: 4k, 8k, 16k, 32k, 64k")
+      .one_of({"4k", "8k", "16k", "32k", "64k"})
+      .show_default();
+  command.add_option("--suite", options.suite, "Cipher: auto, aes-256-gcm, chacha20-poly1305")
+      .one_of({"auto", "aes-256-gcm", "chacha20-poly1305"})
+      .show_default();
+  command
+      .add_option("--longest-name", options.longest_name,
+                  "Longest name the lower filesystem takes, in bytes (64 to 255); default: as it says itself")
+      .value_name("N")
+      .range(64, 255);
+  command.add_flag("--sealed-size", options.sealed_size,
+                   "Seal the sizes of files, so that a file cut at its end is noticed");
 }
 
 Result<NewVolume> begin_volume(const VolumeOptions& options, int lower_dir) {

@@ -1,11 +1,11 @@
 // Making a volume: its directory, header and first slots; and taking back what was made when something fails.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "setup/command_line.h"
 #include "wrap/base/fd.h"
 #include "wrap/base/result.h"
 #include "wrap/base/secret.h"
@@ -22,7 +22,7 @@ struct VolumeOptions {
   bool sealed_size = false;
 };
 // add_volume_options declares --name-encoding, --block-size, --suite, --longest-name, --sealed-size.
-void add_volume_options(CLI::App& app, VolumeOptions& options);
+void add_volume_options(CommandLine command, VolumeOptions& options);
 
 // A volume that is not on disk yet.
 struct NewVolume {

@@ -19,6 +19,7 @@
 #include "fs/lower/lower_dir.h"
 #include "setup/command.h"
 #include "setup/ecryptfs.h"
+#include "setup/json.h"
 #include "setup/mounting.h"
 #include "setup/recovered.h"
 #include "setup/ui.h"
@@ -394,32 +395,34 @@ Result<int> run(const Options& o) {
 
 }  // namespace
 
-Command add_recover_private(CLI::App& parent) {
+Command add_recover_private(CommandLine parent) {
   auto o = std::make_shared<Options>();
-  CLI::App* app = parent.add_subcommand("recover-private",
-                                        "Open a volume, or a Private of eCryptfs, from its encrypted directory alone");
-  app->add_option(
+  const CommandLine command = parent.add_command(
+      "recover-private", "Open a volume, or a Private of eCryptfs, from its encrypted directory alone");
+  command.add_option(
       "DIR", o->where,
       "An encrypted directory, a directory to search for one, a block device, or the image of a disk; default: "
       "your home");
-  CLI::Option* path = app->add_option("--path", o->path, "The encrypted directory, below DIR; nothing is searched for");
-  path->type_name("INSIDE");
-  app->add_option("--mountpoint", o->mountpoint,
+  const Option path =
+      command.add_option("--path", o->path, "The encrypted directory, below DIR; nothing is searched for")
+          .value_name("INSIDE");
+  command
+      .add_option("--mountpoint", o->mountpoint,
                   "Where to show the files; default: a fresh directory that only you can enter")
-      ->type_name("DIR");
-  app->add_flag("--mount-passphrase", o->mount_passphrase,
-                "Ask for the mount passphrase of eCryptfs, not for that of the login");
-  app->add_flag("--read-write,--writable", o->read_write, "Allow changes");
-  app->add_flag("--list", o->list, "Only say which volumes there are")->excludes(path);
-  app->add_flag("--json", o->json, "Say what was found or done as JSON");
-  add_unlock_options(*app, o->unlock);
-  app->footer(
+      .value_name("DIR");
+  command.add_flag("--mount-passphrase", o->mount_passphrase,
+                   "Ask for the mount passphrase of eCryptfs, not for that of the login");
+  command.add_flag("--read-write,--writable", o->read_write, "Allow changes");
+  command.add_flag("--list", o->list, "Only say which volumes there are").excludes(path);
+  command.add_flag("--json", o->json, "Say what was found or done as JSON");
+  add_unlock_options(command, o->unlock);
+  command.set_footer(
       "Examples:\n"
       "  ecfs recover-private /media/backup/.Private\n"
       "  ecfs recover-private --list /media\n"
       "  sudo ecfs recover-private /dev/sdb1\n"
       "  sudo ecfs recover-private --path home/.ecryptfs/alice/.Private old-disk.img");
-  return {app, [o] { return run(*o); }};
+  return {command, [o] { return run(*o); }};
 }
 
 }  // namespace ecfs::setup

@@ -21,9 +21,11 @@
 #include <nlohmann/json.hpp>
 
 #include "setup/command.h"
+#include "setup/json.h"
 #include "setup/mounting.h"
 #include "setup/move.h"
 #include "setup/new_volume.h"
+#include "setup/setup_marker.h"
 #include "setup/ui.h"
 #include "setup/unlock.h"
 #include "setup/volume_ref.h"
@@ -33,9 +35,7 @@
 namespace ecfs::setup {
 namespace {
 
-constexpr const char* kMarkerName = kSetupMarkerName;
 constexpr const char* kStagingName = "setup-mount";
-constexpr std::uint64_t kMaxMarkerBytes = 65536;
 constexpr std::uint64_t kSpareBytes = 16U << 20;
 constexpr std::uint64_t kEntryBytes = 8192;  // what an entry may cost below: a header page and a directory block
 
@@ -99,64 +99,7 @@ class Undo {
   std::vector<std::function<void()>> steps_;
 };
 
-// ---- the marker
-
-struct Marker {
-  std::string lower;
-  std::uint64_t lower_dev = 0;
-  std::uint64_t lower_ino = 0;  // 0: LOWER was not made yet
-  bool lower_made = false;      // by us; else it was there, empty
-  std::string mountpoint;
-  std::string aside;
-  std::uint64_t original_dev = 0;
-  std::uint64_t original_ino = 0;  // 0: there were no files to move or set aside
-  bool move = false;
-};
-
-Status write_marker(int dir, const Marker& m) {
-  const nlohmann::json text = {{"lower", m.lower},
-                               {"lower_dev", m.lower_dev},
-                               {"lower_ino", m.lower_ino},
-                               {"lower_made", m.lower_made},
-                               {"mountpoint", m.mountpoint},
-                               {"aside", m.aside},
-                               {"original_dev", m.original_dev},
-                               {"original_ino", m.original_ino},
-                               {"move", m.move}};
-  return replace_file(dir, kMarkerName,
-                      as_bytes(text.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n"), 0600);
-}
-
-Result<Marker> read_marker(int dir) {
-  ECFS_LET(const Bytes bytes, read_file(dir, kMarkerName, kMaxMarkerBytes, geteuid()));
-  const nlohmann::json text = nlohmann::json::parse(bytes.begin(), bytes.end(), nullptr, false);
-  const auto number = [&](const char* name, std::uint64_t& out) {
-    const auto at = text.find(name);
-    if (at == text.end() || !at->is_number_unsigned()) return false;
-    out = at->get<std::uint64_t>();
-    return true;
-  };
-  const auto word = [&](const char* name, std::string& out) {
-    const auto at = text.find(name);
-    if (at == text.end() || !at->is_string()) return false;
-    out = at->get<std::string>();
-    return true;
-  };
-  const auto flag = [&](const char* name, bool& out) {
-    const auto at = text.find(name);
-    if (at == text.end() || !at->is_boolean()) return false;
-    out = at->get<bool>();
-    return true;
-  };
-  Marker m;
-  if (!text.is_object() || !word("lower", m.lower) || !number("lower_dev", m.lower_dev) ||
-      !number("lower_ino", m.lower_ino) || !flag("lower_made", m.lower_made) || !word("mountpoint", m.mountpoint) ||
-      !word("aside", m.aside) || !number("original_dev", m.original_dev) || !number("original_ino", m.original_ino) ||
-      !flag("move", m.move)) {
-    return Error{Code::kCorrupt, 0, std::string(kMarkerName) + " is damaged"};
-  }
-  return m;
-}
+// ---- what a kill left behind
 
 bool lstat_ok(const std::string& path) {
   struct stat st {};
@@ -170,7 +113,7 @@ Status remove_keys(int profiles_dir, const std::string& name) {
   if (!dir) return std::move(dir).error();
   ECFS_LET(const std::vector<std::string> names, list_directory(dir->get()));
   for (const std::string& entry : names) {
-    if (entry == kMarkerName) continue;
+    if (entry == kSetupMarkerName) continue;
     if (unlinkat(dir->get(), entry.c_str(), entry == kStagingName ? AT_REMOVEDIR : 0) != 0) {
       return system_error(errno, "remove " + entry);
     }
@@ -580,7 +523,7 @@ Result<std::uint64_t> remove_originals(const VolumeRef& volume, const Secret& ke
 
 void end_marker(const VolumeRef& volume) {
   unlinkat(volume.profile->dir.get(), kStagingName, AT_REMOVEDIR);
-  unlinkat(volume.profile->dir.get(), kMarkerName, 0);
+  unlinkat(volume.profile->dir.get(), kSetupMarkerName, 0);
   (void)sync_directory(volume.profile->dir.get());
 }
 
@@ -618,7 +561,7 @@ void print_end(const Plan& plan, const Options& o) {
 }
 
 // Takes back what a killed run left behind before anything of the user's was touched.
-Status clear_remains(int profiles_dir, const std::string& name, const Marker& marker) {
+Status clear_remains(int profiles_dir, const std::string& name, const SetupMarker& marker) {
   if (is_inode(marker.lower, marker.lower_dev, marker.lower_ino)) {
     ECFS_TRY(check_not_mounted(marker.lower));
     ECFS_LET(const Fd lower, open_directory(AT_FDCWD, marker.lower));
@@ -651,13 +594,13 @@ Status clear_remains(int profiles_dir, const std::string& name, const Marker& ma
 Result<bool> resume(const Options& o, const Plan& plan, int profiles_dir) {
   auto dir = open_directory(profiles_dir, o.name);
   if (!dir) return false;
-  auto marker = read_marker(dir->get());
+  auto marker = read_setup_marker(dir->get());
   if (!marker) {
     if (marker.error().code == Code::kNotFound) {
       // Killed before the marker was there: then nothing else is either.
       ECFS_LET(const std::vector<std::string> names, list_directory(dir->get()));
       const bool nothing = std::all_of(names.begin(), names.end(), [](const std::string& name) {
-        return name == "lock" || name.starts_with(std::string(kMarkerName) + ".tmp-");
+        return name == "lock" || name.starts_with(std::string(kSetupMarkerName) + ".tmp-");
       });
       if (nothing) ECFS_TRY(remove_keys(profiles_dir, o.name));
       return false;
@@ -731,7 +674,7 @@ Result<int> make(const Options& o, Plan& plan, Stage& stage) {
   volume.profile->profile = plan.profile;
   ECFS_LET(volume.profile->dir, open_directory(profiles_dir.get(), o.name));
   ECFS_LET(const Fd held, wrap::lock_volume(volume.profile->dir.get(), 0));
-  Marker marker;
+  SetupMarker marker;
   marker.lower = plan.profile.lower;
   marker.mountpoint = plan.profile.mountpoint;
   marker.aside = plan.aside;
@@ -740,7 +683,7 @@ Result<int> make(const Options& o, Plan& plan, Stage& stage) {
     marker.original_dev = plan.original.st_dev;
     marker.original_ino = plan.original.st_ino;
   }
-  ECFS_TRY(write_marker(volume.profile->dir.get(), marker));
+  ECFS_TRY(write_setup_marker(volume.profile->dir.get(), marker));
 
   ECFS_LET(NewDirectory lower, NewDirectory::make(plan.profile.lower, 0700));
   struct stat st {};
@@ -748,7 +691,7 @@ Result<int> make(const Options& o, Plan& plan, Stage& stage) {
   marker.lower_dev = st.st_dev;
   marker.lower_ino = st.st_ino;
   marker.lower_made = lower.made();
-  ECFS_TRY(write_marker(volume.profile->dir.get(), marker));
+  ECFS_TRY(write_setup_marker(volume.profile->dir.get(), marker));
   ECFS_LET(volume.lower_dir, open_directory(AT_FDCWD, plan.profile.lower));
   warn_about_lower(volume.lower_dir.get(), plan.profile.lower);
 
@@ -839,33 +782,36 @@ Result<int> run(const Options& o) {
 
 }  // namespace
 
-Command add_setup_private(CLI::App& parent) {
+Command add_setup_private(CommandLine parent) {
   auto o = std::make_shared<Options>();
-  CLI::App* app = parent.add_subcommand("setup-private", "Make an encrypted directory that opens when you log in");
-  app->add_option("--name", o->name, "Name of the volume")->capture_default_str();
-  app->add_option("--lower", o->lower, "Directory for the encrypted files; default: ~/.NAME")->type_name("DIR");
-  app->add_option("--mountpoint", o->mountpoint, "Where the files are seen; default: ~/NAME")->type_name("DIR");
-  app->add_flag("--no-auto-mount", o->no_auto_mount, "Do not open it at login");
-  app->add_flag("--no-auto-unmount", o->no_auto_unmount, "Do not lock it at the last logout");
-  app->add_flag("--slots-in-volume", o->slots_in_volume,
-                "Keep the password slot in the encrypted directory, too: a backup then opens with the password, and a "
-                "weak password exposes the backup");
-  app->add_flag("--yes", o->yes, "Do not ask whether to go on");
-  auto* move = app->add_flag("--move-existing", o->move_existing, "Move what the mountpoint holds now inside");
-  app->add_flag("--no-move", o->no_move, "Leave it, unencrypted, beside the mountpoint")->excludes(move);
-  add_secret_options(*app, o->unlock.source, "the login password");
-  app->add_flag("--allow-weak-passphrase", o->allow_weak, "Take a weak password without asking");
-  app->add_flag("--no-recovery", o->no_recovery, "No recovery key: with the password lost, all is lost");
-  add_recovery_options(*app, o->recovery);
-  add_cost_options(*app, o->cost);
-  add_volume_options(*app, o->volume);
-  app->add_flag("--json", o->json, "Describe the new volume as JSON");
-  app->footer(
+  const CommandLine command =
+      parent.add_command("setup-private", "Make an encrypted directory that opens when you log in");
+  command.add_option("--name", o->name, "Name of the volume").show_default();
+  command.add_option("--lower", o->lower, "Directory for the encrypted files; default: ~/.NAME").value_name("DIR");
+  command.add_option("--mountpoint", o->mountpoint, "Where the files are seen; default: ~/NAME").value_name("DIR");
+  command.add_flag("--no-auto-mount", o->no_auto_mount, "Do not open it at login");
+  command.add_flag("--no-auto-unmount", o->no_auto_unmount, "Do not lock it at the last logout");
+  command.add_flag(
+      "--slots-in-volume", o->slots_in_volume,
+      "Keep the password slot in the encrypted directory, too: a backup then opens with the password, and a "
+      "weak password exposes the backup");
+  command.add_flag("--yes", o->yes, "Do not ask whether to go on");
+  const Option move =
+      command.add_flag("--move-existing", o->move_existing, "Move what the mountpoint holds now inside");
+  command.add_flag("--no-move", o->no_move, "Leave it, unencrypted, beside the mountpoint").excludes(move);
+  add_secret_options(command, o->unlock.source, "the login password");
+  command.add_flag("--allow-weak-passphrase", o->allow_weak, "Take a weak password without asking");
+  command.add_flag("--no-recovery", o->no_recovery, "No recovery key: with the password lost, all is lost");
+  add_recovery_options(command, o->recovery);
+  add_cost_options(command, o->cost);
+  add_volume_options(command, o->volume);
+  command.add_flag("--json", o->json, "Describe the new volume as JSON");
+  command.set_footer(
       "Examples:\n"
       "  ecfs setup-private\n"
       "  ecfs setup-private --yes --move-existing --recovery-key-file key.txt --passphrase-fd 0 < password\n"
       "  ecfs setup-private --name Work --lower /data/alice/work.enc --mountpoint ~/Work");
-  return {app, [o] { return run(*o); }};
+  return {command, [o] { return run(*o); }};
 }
 
 }  // namespace ecfs::setup

@@ -16,6 +16,7 @@
 #include "fs/lower_names.h"
 #include "setup/command.h"
 #include "setup/ecryptfs.h"
+#include "setup/json.h"
 #include "setup/locate.h"
 #include "setup/messages.h"
 #include "setup/ui.h"
@@ -319,18 +320,18 @@ Result<int> run(const Options& o) {
 
 }  // namespace
 
-Command add_stat(CLI::App& parent) {
+Command add_stat(CommandLine parent) {
   auto o = std::make_shared<Options>();
-  CLI::App* app = parent.add_subcommand("stat", "Show what a file is, encrypted and plain");
-  app->add_option("FILE", o->files, "Plain files in an open volume, or encrypted ones")->required();
-  app->add_flag("--ask", o->ask, "Ask for the passphrase also where something can be shown without it");
-  app->add_flag("--json", o->json, "As JSON");
-  add_unlock_options(*app, o->unlock);
-  app->footer(
+  const CommandLine command = parent.add_command("stat", "Show what a file is, encrypted and plain");
+  command.add_option("FILE", o->files, "Plain files in an open volume, or encrypted ones").required();
+  command.add_flag("--ask", o->ask, "Ask for the passphrase also where something can be shown without it");
+  command.add_flag("--json", o->json, "As JSON");
+  add_unlock_options(command, o->unlock);
+  command.set_footer(
       "Examples:\n"
       "  ecfs stat ~/Private/Documents/tax.pdf\n"
       "  ecfs stat --json ~/.Private/ocoykvbDe5HBJdzXieXfvVrTH8QYVUuW14UfbvqrsGw");
-  return {app, [o] { return run(*o); }};
+  return {command, [o] { return run(*o); }};
 }
 
 }  // namespace ecfs::setup

@@ -9,6 +9,7 @@
 
 #include "setup/command.h"
 #include "setup/ecryptfs_private.h"
+#include "setup/json.h"
 #include "setup/mounting.h"
 #include "setup/ui.h"
 #include "setup/volume_ref.h"
@@ -186,15 +187,15 @@ Result<int> run(bool as_json) {
 
 }  // namespace
 
-Command add_status(CLI::App& parent) {
+Command add_status(CommandLine parent) {
   auto as_json = std::make_shared<bool>(false);
-  CLI::App* app = parent.add_subcommand("status", "Show your volumes: what is open, and how their keys are");
-  app->add_flag("--json", *as_json, "As JSON");
-  app->footer(
+  const CommandLine command = parent.add_command("status", "Show your volumes: what is open, and how their keys are");
+  command.add_flag("--json", *as_json, "As JSON");
+  command.set_footer(
       "Examples:\n"
       "  ecfs status\n"
       "  ecfs status --json");
-  return {app, [as_json] { return run(*as_json); }};
+  return {command, [as_json] { return run(*as_json); }};
 }
 
 }  // namespace ecfs::setup

@@ -41,22 +41,23 @@ Result<int> run(const Options& o) {
 
 }  // namespace
 
-Command add_umount(CLI::App& parent) {
+Command add_umount(CommandLine parent) {
   auto o = std::make_shared<Options>();
-  CLI::App* app = parent.add_subcommand("umount", "Lock a volume: unmount it");
-  app->add_option("MOUNTPOINT", o->mountpoint, "Where it is mounted");
-  auto* lazy =
-      app->add_flag("--lazy", o->lazy, "Detach it now although programs use it; they keep what they have open");
-  app->add_flag("--suspend", o->suspend,
+  const CommandLine command = parent.add_command("umount", "Lock a volume: unmount it");
+  command.add_option("MOUNTPOINT", o->mountpoint, "Where it is mounted");
+  const Option lazy =
+      command.add_flag("--lazy", o->lazy, "Detach it now although programs use it; they keep what they have open");
+  command
+      .add_flag("--suspend", o->suspend,
                 "Where programs use it, wipe its keys and let it wait for them; without MOUNTPOINT: all mounts "
                 "with the option suspend, which is for a machine that goes to sleep")
-      ->excludes(lazy);
-  app->footer(
+      .excludes(lazy);
+  command.set_footer(
       "Examples:\n"
       "  ecfs umount ~/vault\n"
       "  ecfs umount --lazy ~/vault\n"
       "  ecfs umount --suspend ~/vault");
-  return {app, [o] { return run(*o); }};
+  return {command, [o] { return run(*o); }};
 }
 
 }  // namespace ecfs::setup

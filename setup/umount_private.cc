@@ -53,19 +53,19 @@ Result<int> run(const Options& o) {
 
 }  // namespace
 
-Command add_umount_private(CLI::App& parent) {
+Command add_umount_private(CommandLine parent) {
   auto o = std::make_shared<Options>();
-  CLI::App* app = parent.add_subcommand("umount-private", "Lock your Private directory");
-  app->add_option("NAME", o->name, "Name of the volume")->capture_default_str();
-  auto* force =
-      app->add_flag("--force", o->force, "Detach it now although programs use it; they keep what they have open");
-  app->add_flag("--suspend", o->suspend, "Where programs use it, wipe its keys and let it wait for them")
-      ->excludes(force);
-  app->footer(
+  const CommandLine command = parent.add_command("umount-private", "Lock your Private directory");
+  command.add_option("NAME", o->name, "Name of the volume").show_default();
+  const Option force =
+      command.add_flag("--force", o->force, "Detach it now although programs use it; they keep what they have open");
+  command.add_flag("--suspend", o->suspend, "Where programs use it, wipe its keys and let it wait for them")
+      .excludes(force);
+  command.set_footer(
       "Examples:\n"
       "  ecfs umount-private\n"
       "  ecfs umount-private --force Work");
-  return {app, [o] { return run(*o); }};
+  return {command, [o] { return run(*o); }};
 }
 
 }  // namespace ecfs::setup

@@ -18,8 +18,8 @@ namespace {
 
 constexpr int kTries = 3;
 
-CLI::Option* add_fd_option(CLI::App& app, const std::string& name, int& fd, const std::string& what) {
-  return app.add_option(name, fd, what)->type_name("N")->check(CLI::Range(0, 1 << 20).description(""));
+Option add_fd_option(CommandLine command, const std::string& name, int& fd, const std::string& what) {
+  return command.add_option(name, fd, what).value_name("N").range(0, 1 << 20);
 }
 
 Error wrong(const std::string& shown, const char* what) { return {Code::kWrongKey, 0, shown + ": wrong " + what}; }
@@ -136,21 +136,21 @@ Status show_and_confirm(const wrap::RecoveryKey& key, const Secret& text, bool q
 
 }  // namespace
 
-void add_secret_options(CLI::App& app, SecretSource& source, const std::string& what) {
-  auto* fd = add_fd_option(app, source.option + "-fd", source.fd, "Read " + what + " from descriptor N");
-  app.add_option(source.option + "-file", source.file, "Read it from the first line of a file")
-      ->type_name("FILE")
-      ->excludes(fd);
+void add_secret_options(CommandLine command, SecretSource& source, const std::string& what) {
+  const Option fd = add_fd_option(command, source.option + "-fd", source.fd, "Read " + what + " from descriptor N");
+  command.add_option(source.option + "-file", source.file, "Read it from the first line of a file")
+      .value_name("FILE")
+      .excludes(fd);
 }
 
-void add_unlock_options(CLI::App& app, UnlockOptions& options) {
-  add_secret_options(app, options.source, "the passphrase or recovery key");
-  app.add_flag("--recovery", options.recovery, "Open with the recovery key");
+void add_unlock_options(CommandLine command, UnlockOptions& options) {
+  add_secret_options(command, options.source, "the passphrase or recovery key");
+  command.add_flag("--recovery", options.recovery, "Open with the recovery key");
 }
 
-void add_mount_passphrase_option(CLI::App& app, UnlockOptions& options) {
-  app.add_flag("--mount-passphrase", options.mount_passphrase,
-               "eCryptfs: what is given is the mount passphrase itself");
+void add_mount_passphrase_option(CommandLine command, UnlockOptions& options) {
+  command.add_flag("--mount-passphrase", options.mount_passphrase,
+                   "eCryptfs: what is given is the mount passphrase itself");
 }
 
 Result<wrap::Unlocked> unlock(wrap::VolumeStore& store, const UnlockOptions& options, const std::string& shown,
@@ -162,13 +162,14 @@ Result<wrap::Unlocked> unlock(wrap::VolumeStore& store, const UnlockOptions& opt
   return unlocked;
 }
 
-void add_cost_options(CLI::App& app, CostOptions& options) {
-  app.add_option("--kdf-memory", options.memory_mib, "Memory of the passphrase's key derivation, in MiB (19 or more)")
-      ->type_name("MIB")
-      ->check(CLI::Range(wrap::kFloorMemoryKib / 1024, wrap::kCeilingMemoryKib / 1024).description(""));
-  app.add_option("--kdf-time", options.passes, "Passes of the key derivation (2 or more)")
-      ->type_name("N")
-      ->check(CLI::Range(wrap::kFloorPasses, wrap::kCeilingPasses).description(""));
+void add_cost_options(CommandLine command, CostOptions& options) {
+  command
+      .add_option("--kdf-memory", options.memory_mib, "Memory of the passphrase's key derivation, in MiB (19 or more)")
+      .value_name("MIB")
+      .range(wrap::kFloorMemoryKib / 1024, wrap::kCeilingMemoryKib / 1024);
+  command.add_option("--kdf-time", options.passes, "Passes of the key derivation (2 or more)")
+      .value_name("N")
+      .range(wrap::kFloorPasses, wrap::kCeilingPasses);
 }
 
 Result<wrap::Argon2Cost> choose_cost(const CostOptions& options) {
@@ -182,12 +183,13 @@ Result<wrap::Argon2Cost> choose_cost(const CostOptions& options) {
   return cost;
 }
 
-void add_recovery_options(CLI::App& app, RecoveryOptions& options) {
-  auto* fd = add_fd_option(app, "--recovery-key-fd", options.fd, "Write the new recovery key to descriptor N");
-  app.add_option("--recovery-key-file", options.file, "Write it to a new file, readable by you only")
-      ->type_name("FILE")
-      ->excludes(fd);
-  app.add_flag("--qr", options.qr, "Show it as a QR code, too");
+void add_recovery_options(CommandLine command, RecoveryOptions& options) {
+  const Option fd =
+      add_fd_option(command, "--recovery-key-fd", options.fd, "Write the new recovery key to descriptor N");
+  command.add_option("--recovery-key-file", options.file, "Write it to a new file, readable by you only")
+      .value_name("FILE")
+      .excludes(fd);
+  command.add_flag("--qr", options.qr, "Show it as a QR code, too");
 }
 
 Status check_recovery_options(const RecoveryOptions& options) {

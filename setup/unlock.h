@@ -1,10 +1,10 @@
 // Opening a volume's slots with what the person has, and making new slots. The only place that asks for passphrases.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <optional>
 #include <string>
 
+#include "setup/command_line.h"
 #include "setup/ui.h"
 #include "wrap/base/result.h"
 #include "wrap/kdf.h"
@@ -14,7 +14,7 @@
 namespace ecfs::setup {
 
 // add_secret_options declares OPTION-fd and OPTION-file (source.option) for a secret called `what`.
-void add_secret_options(CLI::App& app, SecretSource& source, const std::string& what);
+void add_secret_options(CommandLine command, SecretSource& source, const std::string& what);
 
 struct UnlockOptions {
   SecretSource source;
@@ -22,8 +22,8 @@ struct UnlockOptions {
   bool mount_passphrase = false;  // --mount-passphrase: take it for the mount passphrase of an eCryptfs tree
 };
 // add_unlock_options declares --passphrase-fd, --passphrase-file and --recovery; add_mount_passphrase_option the other.
-void add_unlock_options(CLI::App& app, UnlockOptions& options);
-void add_mount_passphrase_option(CLI::App& app, UnlockOptions& options);
+void add_unlock_options(CommandLine command, UnlockOptions& options);
+void add_mount_passphrase_option(CommandLine command, UnlockOptions& options);
 
 // unlock takes the passphrase or recovery key (on a terminal with three tries) and opens a slot with it. kWrongKey if
 // none opens. With Token::kTry a key in the keyring is taken first, unless a source was given. What the unlocking found
@@ -37,7 +37,7 @@ struct CostOptions {
   std::uint32_t memory_mib = 0;  // 0: not said
   std::uint32_t passes = 0;
 };
-void add_cost_options(CLI::App& app, CostOptions& options);
+void add_cost_options(CommandLine command, CostOptions& options);
 Result<wrap::Argon2Cost> choose_cost(const CostOptions& options);
 
 // Where a new recovery key goes: --recovery-key-fd N, --recovery-key-file F, else the terminal, where it is typed
@@ -47,7 +47,7 @@ struct RecoveryOptions {
   std::string file;
   bool qr = false;
 };
-void add_recovery_options(CLI::App& app, RecoveryOptions& options);
+void add_recovery_options(CommandLine command, RecoveryOptions& options);
 
 // check_recovery_options finds out before anything is made whether the key can be handed over.
 Status check_recovery_options(const RecoveryOptions& options);

@@ -9,7 +9,6 @@
 #include <climits>
 #include <cstdlib>
 #include <ctime>
-#include <nlohmann/json.hpp>
 
 #include "setup/ui.h"
 #include "wrap/base/file.h"
@@ -103,7 +102,7 @@ Result<std::string> absolute_path(const std::string& path) {
   const std::string name = slash == std::string::npos ? trimmed : trimmed.substr(slash + 1);
   if (name == "." || name == ".." || name.empty()) return real_path(trimmed);
   ECFS_LET(const std::string parent, real_path(slash == std::string::npos ? "." : trimmed.substr(0, slash + 1)));
-  return (parent == "/" ? "" : parent) + "/" + name;
+  return parent + (parent.ends_with('/') ? "" : "/") + name;
 }
 
 Result<VolumeRef> find_lower(const std::string& path) {
@@ -184,31 +183,6 @@ Result<wrap::VolumeStore> open_slots(const VolumeRef& volume, bool tell) {
 Result<Fd> lock(const VolumeRef& volume) {
   if (!volume.profile) return Fd();
   return wrap::lock_volume(*volume.profile, kLockWaitMs);
-}
-
-void print_json(const nlohmann::json& document) {
-  const std::string text = document.dump(2, ' ', true, nlohmann::json::error_handler_t::replace) + "\n";
-  (void)write_all(STDOUT_FILENO, as_bytes(text));  // nothing can be done about a closed output
-}
-
-nlohmann::json slots_json(const wrap::SlotArea& area) {
-  nlohmann::json slots = nlohmann::json::array();
-  for (const wrap::Slot& slot : area.slots) {
-    nlohmann::json entry = {{"id", slot.id},
-                            {"type", wrap::slot_type_name(slot.type)},
-                            {"type_number", static_cast<unsigned>(slot.type)},
-                            {"label", slot.label},
-                            {"created", slot.created},
-                            {"usable", slot.known()}};
-    if (slot.type == wrap::SlotType::kPassword && slot.known()) {
-      if (auto cost = wrap::password_cost(slot); cost) {
-        entry["kdf"] = {
-            {"name", "argon2id"}, {"memory_kib", cost->memory_kib}, {"passes", cost->passes}, {"lanes", cost->lanes}};
-      }
-    }
-    slots.push_back(std::move(entry));
-  }
-  return slots;
 }
 
 std::string time_text(std::int64_t seconds) {

@@ -1,7 +1,6 @@
 // A volume as a person names it (a lower directory or the name of a profile), and the places its header is kept in.
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 
@@ -12,9 +11,6 @@
 #include "wrap/volume_store.h"
 
 namespace ecfs::setup {
-
-// In ~/.ecfs/NAME while setup-private is at work, or was interrupted.
-constexpr const char* kSetupMarkerName = "setup-unfinished";
 
 struct VolumeRef {
   std::string lower_path;                    // absolute, without symbolic links where it exists
@@ -52,11 +48,6 @@ Result<wrap::VolumeStore> open_slots(const VolumeRef& volume, bool tell = true);
 // locks LOWER.
 Result<Fd> lock(const VolumeRef& volume);
 
-// print_json writes one JSON document to stdout, in ASCII: a name moves no terminal's cursor. Bytes that are not UTF-8
-// (file names) are replaced by U+FFFD.
-void print_json(const nlohmann::json& document);
-// slots_json lists the slots of a volume as `--json` shows them.
-nlohmann::json slots_json(const wrap::SlotArea& area);
 std::string time_text(std::int64_t seconds);  // "2026-01-31 12:00"; local time
 
 }  // namespace ecfs::setup

@@ -25,7 +25,6 @@ struct Options {
   std::string file;
   std::string standard_input;  // "-": the passphrases come from there
   bool fnek = false;
-  const CLI::App* app = nullptr;  // what else stands in the arguments
 
   // "-" without FILE stands in its place.
   [[nodiscard]] bool default_file() const { return file.empty() || file == "-"; }
@@ -209,29 +208,28 @@ int refuse_arguments(const std::string& how) {
 
 }  // namespace
 
-std::vector<Command> add_wrapped_passphrase(CLI::App& parent) {
+std::vector<Command> add_wrapped_passphrase(CommandLine parent) {
   std::vector<Command> commands;
   enum class File { kNone, kOptional, kRequired };
   const auto declare = [&](const char* name, const char* what, File file, const char* how,
                            Result<int> (*work)(const Options&)) {
     auto o = std::make_shared<Options>();
-    CLI::App* app = parent.add_subcommand(name, what);
-    o->app = app;
+    const CommandLine command = parent.add_command(name, what);
     // What is too much may be a passphrase: it must not be shown again by a message of the parser.
-    app->allow_extras();
-    if (file != File::kNone) {
-      CLI::Option* option = app->add_option("FILE", o->file, "The file with the wrapped passphrase");
-      if (file == File::kRequired) option->required();
-      if (file == File::kOptional) option->description("The file; without it ~/.ecryptfs/wrapped-passphrase");
+    command.allow_extras();
+    if (file == File::kRequired) {
+      command.add_option("FILE", o->file, "The file with the wrapped passphrase").required();
+    } else if (file == File::kOptional) {
+      command.add_option("FILE", o->file, "The file; without it ~/.ecryptfs/wrapped-passphrase");
     }
-    app->add_option("STDIN", o->standard_input, "-: take the passphrases from standard input, one a line");
-    app->footer(std::string("Example:\n  ") + how);
-    commands.push_back({app, [o, how, work]() -> Result<int> {
+    command.add_option("STDIN", o->standard_input, "-: take the passphrases from standard input, one a line");
+    command.set_footer(std::string("Example:\n  ") + how);
+    commands.push_back({command, [o, command, how, work]() -> Result<int> {
                           const bool other = !o->standard_input.empty() && o->standard_input != "-";
-                          if (other || !o->app->remaining().empty()) return refuse_arguments(how);
+                          if (other || command.has_extras()) return refuse_arguments(how);
                           return told(work(*o));
                         }});
-    return std::pair(app, o);
+    return std::pair(command, o);
   };
   declare("wrap-passphrase", "eCryptfs: encrypt a mount passphrase under another one, into a file", File::kRequired,
           "printf '%s\\n%s' \"$mount_passphrase\" \"$wrapping_passphrase\" | ecfs wrap-passphrase FILE -", do_wrap);
@@ -241,9 +239,10 @@ std::vector<Command> add_wrapped_passphrase(CLI::App& parent) {
           File::kOptional, "printf '%s\\n%s' \"$old_passphrase\" \"$new_passphrase\" | ecfs rewrap-passphrase FILE -",
           do_rewrap);
   {
-    auto [app, o] = declare("add-passphrase", "eCryptfs: put the key of a mount passphrase into the keyring",
-                            File::kNone, "printf '%s' \"$mount_passphrase\" | ecfs add-passphrase --fnek -", do_add);
-    app->add_flag("--fnek", o->fnek, "And its key for file names");
+    auto [command, o] =
+        declare("add-passphrase", "eCryptfs: put the key of a mount passphrase into the keyring", File::kNone,
+                "printf '%s' \"$mount_passphrase\" | ecfs add-passphrase --fnek -", do_add);
+    command.add_flag("--fnek", o->fnek, "And its key for file names");
   }
   declare("insert-wrapped-passphrase-into-keyring", "eCryptfs: put the keys of a wrapped mount passphrase there",
           File::kOptional, "printf '%s' \"$wrapping_passphrase\" | ecfs insert-wrapped-passphrase-into-keyring FILE -",

@@ -30,7 +30,7 @@ for name in tracked:
         for mark in re.findall(r"\b(TODO|FIXME|XXX)\b", text):
             faults.append(f"{name}: {mark}")
 
-commands = re.findall(r'add_subcommand\("([a-z-]+)"', "\n".join(pathlib.Path(t).read_text() for t in tracked if re.fullmatch(r"setup/[a-z_]+\.cc", t)))
+commands = re.findall(r'add_command\(\s*"([a-z-]+)"', "\n".join(pathlib.Path(t).read_text() for t in tracked if re.fullmatch(r"setup/[a-z_]+\.cc", t)))
 pages = {pathlib.Path(t).name for t in tracked if t.endswith(".scd")}
 for command in commands:
     if f"ecfs-{command}.1.scd" not in pages and command not in ("list", "add", "remove", "change", "password", "recovery"):
