@@ -78,7 +78,7 @@ std::uint64_t readable(const std::shared_ptr<EcryptfsVolume>& volume, ByteView i
 
 TEST(EcryptfsCheck, WholeFilesAreFine) {
   const auto volume = make_volume();
-  for (const std::size_t size : {0, 1, 4095, 4096, 4097, 3 << 20}) {
+  for (const std::size_t size : {0U, 1U, 4095U, 4096U, 4097U, 3U << 20}) {
     SCOPED_TRACE(size);
     const Bytes plain = plain_bytes(size);
     const Bytes image = image_of(volume, plain);
