@@ -1,343 +1,161 @@
 #include "setup/move.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
-#include <climits>
 #include <map>
 #include <set>
 
 #include "wrap/base/bytes.h"
 #include "wrap/base/fd.h"
 #include "wrap/base/file.h"
-#include "wrap/base/owned.h"
 
 namespace ecfs::setup {
 namespace {
 
 constexpr std::size_t kChunk = 1U << 20;
+constexpr std::size_t kHoleBytes = 1U << 16;  // what a run of zeros has to have to become a hole
 constexpr std::size_t kMaxTold = 20;
-constexpr std::size_t kMaxAttributeBytes = 65536;
 
-using InodeKey = std::pair<dev_t, ino_t>;
-InodeKey key_of(const struct stat& st) { return {st.st_dev, st.st_ino}; }
-
-std::string below(const std::string& path, const std::string& name) { return path.empty() ? name : path + "/" + name; }
-
-Result<std::vector<std::string>> names_in(int dir, const std::string& path) {
-  const int copy = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (copy < 0) return system_error(errno, "read directory " + path);
-  const Owned<DIR, closedir> stream(fdopendir(copy));
-  if (!stream) {
-    const int err = errno;
-    close(copy);
-    return system_error(err, "read directory " + path);
-  }
-  std::vector<std::string> names;
-  for (;;) {
-    errno = 0;
-    const dirent* entry = readdir(stream.get());
-    if (entry == nullptr) {
-      if (errno != 0) return system_error(errno, "read directory " + path);
-      break;
-    }
-    const std::string_view name = entry->d_name;
-    if (name != "." && name != "..") names.emplace_back(name);
-  }
-  std::sort(names.begin(), names.end());
-  return names;
+Error differs(const std::string& what) {
+  return {Code::kCorrupt, 0, "the copy differs from the original (" + what + ")"};
 }
 
-Result<struct stat> stat_entry(int dir, const std::string& name, const std::string& path) {
-  struct stat st {};
-  if (fstatat(dir, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) return system_error(errno, path);
-  return st;
-}
+Error at(const std::string& path, Error error) { return with_context(std::move(error), path); }
 
-// The access time of what is read stays, where the kernel lets us.
-Result<Fd> open_to_read(int dir, const std::string& name, const std::string& path) {
-  constexpr int kFlags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
-  Fd fd(openat(dir, name.c_str(), kFlags | O_NOATIME));
-  if (!fd && errno == EPERM) fd.reset(openat(dir, name.c_str(), kFlags));
-  if (!fd) return system_error(errno, "open " + path);
-  return fd;
-}
+bool same_time(const timespec& a, const timespec& b) noexcept { return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec; }
 
-Result<std::string> link_target(int dir, const std::string& name, const std::string& path) {
-  std::array<char, PATH_MAX> target{};
-  const ssize_t n = readlinkat(dir, name.c_str(), target.data(), target.size());
-  if (n < 0) return system_error(errno, "read link " + path);
-  return std::string(target.data(), static_cast<std::size_t>(n));
-}
-
-// Attributes are reached by a path through the directory's descriptor: the one way that works for every type of entry.
-std::string through(int dir, const std::string& name) { return "/proc/self/fd/" + std::to_string(dir) + "/" + name; }
-
-using Attributes = std::map<std::string, Bytes>;
-
-// The attributes that belong to the user: the security and system classes are the machine's, but for ACLs.
-Result<Attributes> attributes_of(int dir, const std::string& name, const std::string& path) {
-  const std::string place = through(dir, name);
-  std::vector<char> list(kMaxAttributeBytes);
-  const ssize_t n = llistxattr(place.c_str(), list.data(), list.size());
-  if (n < 0) {
-    if (errno == EOPNOTSUPP || errno == ENOSYS) return Attributes();
-    return system_error(errno, "list the attributes of " + path);
-  }
-  Attributes found;
-  for (auto at = list.begin(); at < list.begin() + n;) {
-    const std::string attribute(&*at);
-    at += static_cast<std::ptrdiff_t>(attribute.size()) + 1;
-    if (!attribute.starts_with("user.") && !attribute.starts_with("system.posix_acl_")) continue;
-    Bytes value(kMaxAttributeBytes);
-    const ssize_t len = lgetxattr(place.c_str(), attribute.c_str(), value.data(), value.size());
-    if (len < 0) return system_error(errno, "read attribute " + attribute + " of " + path);
-    value.resize(static_cast<std::size_t>(len));
-    found.emplace(attribute, std::move(value));
-  }
-  return found;
-}
-
-// Owner, attributes and mode, in the order in which none undoes another.
-Status copy_metadata(int from, int to, const std::string& name, const struct stat& st, const std::string& path) {
-  struct stat now {};
-  if (fstatat(to, name.c_str(), &now, AT_SYMLINK_NOFOLLOW) != 0) return system_error(errno, path);
-  if ((now.st_uid != st.st_uid || now.st_gid != st.st_gid) &&
-      fchownat(to, name.c_str(), st.st_uid, st.st_gid, AT_SYMLINK_NOFOLLOW) != 0) {
-    return system_error(errno, "set the owner of the copy of " + path);
-  }
-  ECFS_LET(const Attributes attributes, attributes_of(from, name, path));
-  for (const auto& [attribute, value] : attributes) {
-    if (lsetxattr(through(to, name).c_str(), attribute.c_str(), value.data(), value.size(), 0) != 0) {
-      return system_error(errno, "copy attribute " + attribute + " of " + path);
-    }
-  }
-  if (!S_ISLNK(st.st_mode) && fchmodat(to, name.c_str(), st.st_mode & 07777, 0) != 0) {
-    return system_error(errno, "set the mode of the copy of " + path);
-  }
-  return {};
-}
-
-Status copy_times(int to, const std::string& name, const struct stat& st, const std::string& path) {
-  const std::array<timespec, 2> times = {st.st_atim, st.st_mtim};
-  if (utimensat(to, name.c_str(), times.data(), AT_SYMLINK_NOFOLLOW) != 0) {
-    return system_error(errno, "set the times of the copy of " + path);
-  }
-  return {};
-}
-
-// [begin, end) of the next stretch of data at or behind `offset`; begin == size: none.
-struct Stretch {
-  off_t begin;
-  off_t end;
-};
-Stretch next_data(int fd, off_t offset, off_t size) {
-  const off_t begin = lseek(fd, offset, SEEK_DATA);
-  if (begin < 0) return errno == ENXIO ? Stretch{size, size} : Stretch{offset, size};
-  const off_t end = lseek(fd, begin, SEEK_HOLE);
-  return {std::min(begin, size), end < 0 ? size : std::min(end, size)};
-}
-
-Result<std::size_t> read_at(int fd, off_t offset, MutableByteView out, const std::string& path) {
-  std::size_t done = 0;
-  while (done < out.size()) {
-    const ssize_t n = pread(fd, out.data() + done, out.size() - done, offset + static_cast<off_t>(done));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return system_error(errno, "read " + path);
-    if (n == 0) break;
-    done += static_cast<std::size_t>(n);
-  }
-  return done;
-}
-
-Status write_at(int fd, off_t offset, ByteView bytes, const std::string& path) {
-  while (!bytes.empty()) {
-    const ssize_t n = pwrite(fd, bytes.data(), bytes.size(), offset);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return system_error(errno, "write the copy of " + path);
-    offset += n;
-    bytes = bytes.subspan(static_cast<std::size_t>(n));
-  }
-  return {};
-}
-
-Error differs(const std::string& path, const char* what) {
-  return {Code::kCorrupt, 0, path + ": the copy differs from the original (" + what + ")"};
+bool all_zeros(ByteView bytes) noexcept {
+  return std::all_of(bytes.begin(), bytes.end(), [](std::uint8_t byte) { return byte == 0; });
 }
 
 class Copier {
  public:
-  Copier(int to_top, Progress& progress) : to_top_(to_top), progress_(progress), chunk_(kChunk) {}
+  Copier(Node& to_top, Progress& progress) : to_top_(to_top), contents_(&progress) {}
 
-  Status directory(int from, int to, const std::string& path) {
-    ECFS_LET(const std::vector<std::string> names, names_in(from, path));
-    for (const std::string& name : names) ECFS_TRY(entry(from, to, name, below(path, name)));
+  Status directory(Node& from, Node& to, const std::string& path) {
+    auto names = from.names();
+    if (!names) return at(path, std::move(names).error());
+    for (const std::string& name : *names) {
+      ECFS_TRY(check_signals());
+      const std::string inner = below(path, name);
+      ECFS_TRY(entry(from, to, name, inner));
+    }
     return {};
   }
 
  private:
-  Status entry(int from, int to, const std::string& name, const std::string& path) {
-    ECFS_TRY(check_signals());
-    ECFS_LET(const struct stat st, stat_entry(from, name, path));
-    if (!S_ISDIR(st.st_mode) && st.st_nlink > 1) {
-      if (const auto known = links_.find(key_of(st)); known != links_.end()) {
-        if (linkat(to_top_, known->second.c_str(), to, name.c_str(), 0) != 0)
-          return system_error(errno, "link the copy of " + path);
+  Status entry(Node& from, Node& to, const std::string& name, const std::string& path) {
+    auto source = from.child(name);
+    if (!source) return at(path, std::move(source).error());
+    auto st = (*source)->stat();
+    if (!st) return at(path, std::move(st).error());
+    if (!S_ISDIR(st->st_mode) && st->st_nlink > 1) {
+      if (const auto known = links_.find(key_of(*st)); known != links_.end()) {
+        ECFS_LET(const NodePtr first, find_path(to_top_, known->second));
+        if (Status done = to.link(*first, name); !done) return at(path, std::move(done).error());
         return {};
       }
-      links_.emplace(key_of(st), path);
+      links_.emplace(key_of(*st), path);
     }
-    switch (st.st_mode & S_IFMT) {
-      case S_IFDIR: {
-        ECFS_LET(const Fd source, open_directory(from, name));
-        if (mkdirat(to, name.c_str(), 0700) != 0) return system_error(errno, "make the copy of " + path);
-        ECFS_LET(const Fd target, open_directory(to, name));
-        ECFS_TRY(directory(source.get(), target.get(), path));
-        break;
-      }
-      case S_IFREG: return file(from, to, name, st, path);
-      case S_IFLNK: {
-        ECFS_LET(const std::string target, link_target(from, name, path));
-        if (symlinkat(target.c_str(), to, name.c_str()) != 0) return system_error(errno, "make the copy of " + path);
-        break;
-      }
-      default:
-        if (mknodat(to, name.c_str(), (st.st_mode & S_IFMT) | 0600, st.st_rdev) != 0) {
-          return system_error(errno, "make the copy of " + path);
-        }
+    const bool directory_itself = S_ISDIR(st->st_mode);
+    auto copy = make(**source, to, name, *st);
+    if (!copy) return at(path, std::move(copy).error());
+    if (directory_itself) ECFS_TRY(directory(**source, **copy, path));
+    Status done;
+    if (S_ISREG(st->st_mode)) {
+      done = file(**source, **copy, *st);
+    } else {
+      done = copy_metadata(**source, **copy, *st);
+      if (done) done = (*copy)->set_times(*st);  // last: all else sets them anew
     }
-    ECFS_TRY(copy_metadata(from, to, name, st, path));
-    return copy_times(to, name, st, path);  // last: all else sets them anew
-  }
-
-  Status file(int from, int to, const std::string& name, const struct stat& found, const std::string& path) {
-    ECFS_LET(const Fd source, open_to_read(from, name, path));
-    Fd target(openat(to, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
-    if (!target) return system_error(errno, "make the copy of " + path);
-    struct stat st {};
-    if (fstat(source.get(), &st) != 0) return system_error(errno, path);
-    for (Stretch data = next_data(source.get(), 0, st.st_size); data.begin < st.st_size;
-         data = next_data(source.get(), data.end, st.st_size)) {
-      for (off_t at = data.begin; at < data.end;) {
-        ECFS_TRY(check_signals());
-        const auto want = static_cast<std::size_t>(std::min<off_t>(data.end - at, static_cast<off_t>(chunk_.size())));
-        ECFS_LET(const std::size_t got, read_at(source.get(), at, MutableByteView(chunk_).first(want), path));
-        ECFS_TRY(write_at(target.get(), at, ByteView(chunk_).first(got), path));
-        progress_.advance(got);
-        at += static_cast<off_t>(got);
-        if (got < want) return Error{Code::kBusy, 0, path + " became shorter while it was copied"};
-      }
-    }
-    if (ftruncate(target.get(), st.st_size) != 0) return system_error(errno, "set the size of the copy of " + path);
-    ECFS_TRY(copy_metadata(from, to, name, found, path));
-    // Through the open file: by name it would race with what the filesystem does for the file when it is closed.
-    const std::array<timespec, 2> times = {found.st_atim, found.st_mtim};
-    if (futimens(target.get(), times.data()) != 0) return system_error(errno, "set the times of the copy of " + path);
-    // A full disk may show only here.
-    if (close(target.release()) != 0) return system_error(errno, "write the copy of " + path);
+    if (!done) return at(path, std::move(done).error());
     return {};
   }
 
-  int to_top_;
-  Progress& progress_;
-  Bytes chunk_;
+  static Result<NodePtr> make(Node& source, Node& to, const std::string& name, const struct stat& st) {
+    std::string target;
+    if (S_ISLNK(st.st_mode)) {
+      ECFS_LET(target, source.target());
+    }
+    return to.make(name, st, target);
+  }
+
+  Status file(Node& from, Node& to, const struct stat& st) {
+    ECFS_LET(const auto source, from.open(false));
+    ECFS_LET(const auto target, to.open(true));
+    ECFS_TRY(contents_.copy(*source, *target, false));
+    ECFS_TRY(copy_metadata(from, to, st));
+    // Through the open file: by name it would race with what the filesystem does for the file when it is closed.
+    ECFS_TRY(target->set_times(st));
+    return target->close();
+  }
+
+  Node& to_top_;
+  Contents contents_;
   std::map<InodeKey, std::string> links_;
 };
 
 class Comparer {
  public:
-  explicit Comparer(Progress* progress) : progress_(progress), a_(kChunk), b_(kChunk) {}
+  explicit Comparer(Progress* progress) : contents_(progress) {}
 
-  Status directory(int from, int to, const std::string& path) {
-    ECFS_LET(const std::vector<std::string> names, names_in(from, path));
-    ECFS_LET(const std::vector<std::string> copies, names_in(to, path));
-    if (names != copies) return differs(path.empty() ? "the directory itself" : path, "names in it");
-    for (const std::string& name : names) {
-      const std::string inner = below(path, name);
+  Status directory(Node& from, Node& to, const std::string& path) {
+    auto names = from.names();
+    if (!names) return at(path, std::move(names).error());
+    auto copies = to.names();
+    if (!copies) return at(path, std::move(copies).error());
+    if (*names != *copies) return at(path.empty() ? "the directory itself" : path, differs("names in it"));
+    for (const std::string& name : *names) {
       ECFS_TRY(check_signals());
-      ECFS_LET(const struct stat a, stat_entry(from, name, inner));
-      ECFS_LET(const struct stat b, stat_entry(to, name, inner));
-      ECFS_TRY(metadata(a, b, inner));
-      ECFS_LET(const Attributes of_a, attributes_of(from, name, inner));
-      ECFS_LET(const Attributes of_b, attributes_of(to, name, inner));
-      if (of_a != of_b) return differs(inner, "attributes");
-      if (S_ISDIR(a.st_mode)) {
-        ECFS_LET(const Fd source, open_directory(from, name));
-        ECFS_LET(const Fd target, open_directory(to, name));
-        ECFS_TRY(directory(source.get(), target.get(), inner));
-      } else {
-        ECFS_TRY(links(a, b, inner));
-        ECFS_TRY(contents(from, to, name, a, inner));
+      const std::string inner = below(path, name);
+      auto source = from.child(name);
+      if (!source) return at(inner, std::move(source).error());
+      auto copy = to.child(name);
+      if (!copy) return at(inner, std::move(copy).error());
+      if (Status same = compare_metadata(**source, **copy); !same) return at(inner, std::move(same).error());
+      ECFS_LET(const struct stat st, (*source)->stat());
+      if (S_ISDIR(st.st_mode)) {
+        ECFS_TRY(directory(**source, **copy, inner));
+        continue;
       }
+      ECFS_LET(const struct stat now, (*copy)->stat());
+      if (st.st_nlink > 1) {
+        const auto [known, fresh] = links_.emplace(key_of(st), now.st_ino);
+        if (!fresh && known->second != now.st_ino) return at(inner, differs("hard link"));
+      }
+      if (Status same = held(**source, **copy, st); !same) return at(inner, std::move(same).error());
     }
     return {};
   }
 
-  // What an entry holds: type, and bytes or target; not its metadata.
-  Status contents(int from, int to, const std::string& name, const struct stat& st, const std::string& path) {
+  // What an entry holds: bytes or target; not its metadata.
+  Status held(Node& from, Node& to, const struct stat& st) {
     if (S_ISLNK(st.st_mode)) {
-      ECFS_LET(const std::string a, link_target(from, name, path));
-      ECFS_LET(const std::string b, link_target(to, name, path));
-      return a == b ? Status() : differs(path, "link target");
+      ECFS_LET(const std::string a, from.target());
+      ECFS_LET(const std::string b, to.target());
+      return a == b ? Status() : differs("link target");
     }
     if (!S_ISREG(st.st_mode)) return {};
-    ECFS_LET(const Fd source, open_to_read(from, name, path));
-    ECFS_LET(const Fd target, open_to_read(to, name, path));
-    struct stat a {};
-    struct stat b {};
-    if (fstat(source.get(), &a) != 0 || fstat(target.get(), &b) != 0) return system_error(errno, path);
-    if (!S_ISREG(b.st_mode) || a.st_size != b.st_size) return differs(path, "size");
-    for (off_t at = 0; at < a.st_size;) {
-      ECFS_TRY(check_signals());
-      // Where neither has data until further on, both read as zeros.
-      const off_t data =
-          std::min(next_data(source.get(), at, a.st_size).begin, next_data(target.get(), at, a.st_size).begin);
-      if (data > at) {
-        at = data;
-        continue;
-      }
-      const auto want = static_cast<std::size_t>(std::min<off_t>(a.st_size - at, static_cast<off_t>(a_.size())));
-      ECFS_LET(const std::size_t got_a, read_at(source.get(), at, MutableByteView(a_).first(want), path));
-      auto got_b = read_at(target.get(), at, MutableByteView(b_).first(want), path);
-      if (!got_b) return with_context(std::move(got_b).error(), "the copy");
-      if (got_a != want || *got_b != want ||
-          !std::equal(a_.begin(), a_.begin() + static_cast<std::ptrdiff_t>(want), b_.begin())) {
-        return differs(path, "contents");
-      }
-      at += static_cast<off_t>(want);
-      if (progress_ != nullptr) progress_->advance(want);
-    }
-    return {};
+    ECFS_LET(const auto source, from.open(false));
+    ECFS_LET(const auto copy, to.open(false));
+    return contents_.compare(*source, *copy);
   }
 
  private:
-  static Status metadata(const struct stat& a, const struct stat& b, const std::string& path) {
-    if (a.st_mode != b.st_mode) return differs(path, "type or mode");
-    if (a.st_uid != b.st_uid || a.st_gid != b.st_gid) return differs(path, "owner");
-    if (a.st_mtim.tv_sec != b.st_mtim.tv_sec || a.st_mtim.tv_nsec != b.st_mtim.tv_nsec)
-      return differs(path, "time of change");
-    if ((S_ISBLK(a.st_mode) || S_ISCHR(a.st_mode)) && a.st_rdev != b.st_rdev) return differs(path, "device number");
-    return {};
-  }
-
-  Status links(const struct stat& a, const struct stat& b, const std::string& path) {
-    if (a.st_nlink < 2) return {};
-    const auto [known, fresh] = links_.emplace(key_of(a), b.st_ino);
-    return fresh || known->second == b.st_ino ? Status() : differs(path, "hard link");
-  }
-
-  Progress* progress_;
-  Bytes a_;
-  Bytes b_;
+  Contents contents_;
   std::map<InodeKey, ino_t> links_;
 };
+
+Result<std::vector<std::string>> names_in(int dir, const std::string& path) {
+  auto names = list_directory(dir);
+  if (!names) return with_context(std::move(names).error(), "read directory " + path);
+  std::sort(names->begin(), names->end());
+  return names;
+}
 
 class Surveyor {
  public:
@@ -348,7 +166,8 @@ class Surveyor {
     for (const std::string& name : names) {
       ECFS_TRY(check_signals());
       const std::string inner = below(path, name);
-      ECFS_LET(const struct stat st, stat_entry(dir, name, inner));
+      struct stat st {};
+      if (fstatat(dir, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) return system_error(errno, inner);
       ++survey.num_entries;
       if (st.st_dev != device_) {
         obstacle(inner + " is a mountpoint of another filesystem; unmount it");
@@ -390,28 +209,30 @@ class Remover {
  public:
   explicit Remover(timespec compared_at) : compared_at_(compared_at), comparer_(nullptr) {}
 
-  Status directory(int from, int to, const std::string& path) {
-    ECFS_LET(const std::vector<std::string> names, names_in(from, path));
-    for (const std::string& name : names) {
+  Status directory(Node& from, Node& to, const std::string& path) {
+    auto names = from.names();
+    if (!names) return at(path, std::move(names).error());
+    for (const std::string& name : *names) {
       ECFS_TRY(check_signals());
       const std::string inner = below(path, name);
-      ECFS_LET(const struct stat a, stat_entry(from, name, inner));
-      const auto b = stat_entry(to, name, inner);
+      auto source = from.child(name);
+      if (!source) return at(inner, std::move(source).error());
+      ECFS_LET(const struct stat a, (*source)->stat());
+      auto copy = to.child(name);
+      const auto b = copy ? (*copy)->stat() : Result<struct stat>(copy.error());
       if (!b) {
         keep(inner, "the copy does not hold it");
       } else if ((a.st_mode & S_IFMT) != (b->st_mode & S_IFMT)) {
         keep(inner, "the copy holds something else");
       } else if (S_ISDIR(a.st_mode)) {
-        ECFS_LET(const Fd source, open_directory(from, name));
-        ECFS_LET(const Fd target, open_directory(to, name));
-        ECFS_TRY(directory(source.get(), target.get(), inner));
-        if (unlinkat(from, name.c_str(), AT_REMOVEDIR) == 0) {
+        ECFS_TRY(directory(**source, **copy, inner));
+        if (Status done = from.remove(name, true); done) {
           ++removal.num_removed;
-        } else if (errno != ENOTEMPTY && errno != EEXIST) {
+        } else if (const int err = errno_of(done.error()); err != ENOTEMPTY && err != EEXIST) {
           keep(inner, "it could not be removed");
         }
       } else {
-        ECFS_TRY(file(from, to, name, a, inner));
+        ECFS_TRY(file(from, name, **source, **copy, a, inner));
       }
     }
     return {};
@@ -420,17 +241,18 @@ class Remover {
   Removal removal;
 
  private:
-  Status file(int from, int to, const std::string& name, const struct stat& st, const std::string& path) {
+  Status file(Node& from, const std::string& name, Node& source, Node& copy, const struct stat& st,
+              const std::string& path) {
     const bool untouched = st.st_ctim.tv_sec < compared_at_.tv_sec ||
                            (st.st_ctim.tv_sec == compared_at_.tv_sec && st.st_ctim.tv_nsec < compared_at_.tv_nsec);
     if (!untouched) {
-      if (auto same = comparer_.contents(from, to, name, st, path); !same) {
+      if (auto same = comparer_.held(source, copy, st); !same) {
         if (caught_signal() != 0) return same;
         keep(path, "it is not what the copy holds");
         return {};
       }
     }
-    if (unlinkat(from, name.c_str(), 0) != 0) {
+    if (!from.remove(name, false)) {
       keep(path, "it could not be removed");
     } else {
       ++removal.num_removed;
@@ -447,7 +269,127 @@ class Remover {
   Comparer comparer_;
 };
 
+// The next data at or behind `offset`, or `size`.
+Result<std::uint64_t> next_data(OpenFile& file, std::uint64_t offset, std::uint64_t size) {
+  auto found = file.next_data(offset);
+  if (!found && errno_of(found.error()) == ENXIO) return size;
+  if (!found) return found;
+  return std::min(*found, size);
+}
+
 }  // namespace
+
+std::string below(const std::string& path, const std::string& name) { return path.empty() ? name : path + "/" + name; }
+
+Contents::Contents(Progress* progress) : progress_(progress), a_(kChunk), b_(kChunk) {}
+
+Status Contents::failed_reading(Error error) {
+  from_failed_ = true;
+  return error;
+}
+
+Status Contents::copy(OpenFile& from, OpenFile& to, bool find_holes) {
+  from_failed_ = false;
+  auto size = from.size();
+  if (!size) return failed_reading(std::move(size).error());
+  for (std::uint64_t begin = 0; begin < *size;) {
+    const auto data = next_data(from, begin, *size);
+    if (!data) return failed_reading(data.error());
+    if (*data >= *size) break;
+    const auto hole = from.next_hole(*data);
+    if (!hole) return failed_reading(hole.error());
+    const std::uint64_t end = std::min(*hole, *size);
+    ECFS_TRY(copy_stretch(from, to, *data, end, find_holes));
+    begin = end;
+  }
+  return to.resize(*size);
+}
+
+Status Contents::copy_stretch(OpenFile& from, OpenFile& to, std::uint64_t begin, std::uint64_t end, bool find_holes) {
+  for (std::uint64_t offset = begin; offset < end;) {
+    ECFS_TRY(check_signals());
+    const auto want = static_cast<std::size_t>(std::min<std::uint64_t>(end - offset, a_.size()));
+    const auto got = from.read(offset, MutableByteView(a_).first(want));
+    if (!got) return failed_reading(got.error());
+    if (*got < want) return failed_reading({Code::kBusy, 0, "it became shorter while it was copied"});
+    for (ByteView rest = ByteView(a_).first(want); !rest.empty();) {
+      // Up to a boundary of what may be a hole, and on while it stays as it is: data or zeros.
+      std::size_t len = 0;
+      bool zeros = false;
+      while (len < rest.size()) {
+        const std::uint64_t here = offset + len;
+        const std::size_t step = std::min<std::size_t>(kHoleBytes - here % kHoleBytes, rest.size() - len);
+        const bool hole = find_holes && all_zeros(rest.subspan(len, step));
+        if (len != 0 && hole != zeros) break;
+        zeros = hole;
+        len += step;
+      }
+      if (!zeros) ECFS_TRY(to.write(offset, rest.first(len)));
+      if (progress_ != nullptr) progress_->advance(len);
+      offset += len;
+      rest = rest.subspan(len);
+    }
+  }
+  return {};
+}
+
+Status Contents::compare(OpenFile& from, OpenFile& to) {
+  from_failed_ = false;
+  auto size = from.size();
+  if (!size) return failed_reading(std::move(size).error());
+  ECFS_LET(const std::uint64_t copied, to.size());
+  if (copied != *size) return differs("size");
+  for (std::uint64_t offset = 0; offset < *size;) {
+    ECFS_TRY(check_signals());
+    // Where neither has data until further on, both read as zeros.
+    const auto in_from = next_data(from, offset, *size);
+    if (!in_from) return failed_reading(in_from.error());
+    ECFS_LET(const std::uint64_t in_to, next_data(to, offset, *size));
+    if (const std::uint64_t data = std::min(*in_from, in_to); data > offset) {
+      offset = data;
+      continue;
+    }
+    const auto want = static_cast<std::size_t>(std::min<std::uint64_t>(*size - offset, a_.size()));
+    const auto got = from.read(offset, MutableByteView(a_).first(want));
+    if (!got) return failed_reading(got.error());
+    ECFS_LET(const std::size_t again, to.read(offset, MutableByteView(b_).first(want)));
+    if (*got != want || again != want ||
+        !std::equal(a_.begin(), a_.begin() + static_cast<std::ptrdiff_t>(want), b_.begin()))
+      return differs("contents");
+    if (progress_ != nullptr) progress_->advance(want);
+    offset += want;
+  }
+  return {};
+}
+
+// Owner, attributes and mode, in the order in which none undoes another.
+Status copy_metadata(Node& from, Node& to, const struct stat& st) {
+  ECFS_LET(const struct stat now, to.stat());
+  if (now.st_uid != st.st_uid || now.st_gid != st.st_gid) ECFS_TRY(to.set_owner(st.st_uid, st.st_gid));
+  ECFS_LET(const Attributes wanted, from.attributes());
+  ECFS_LET(const Attributes there, to.attributes());
+  for (const auto& [name, value] : there) {  // what a directory's default ACL gave
+    if (wanted.count(name) == 0) ECFS_TRY(to.remove_attribute(name));
+  }
+  for (const auto& [name, value] : wanted) {
+    const auto same = there.find(name);
+    if (same == there.end() || same->second != value) ECFS_TRY(to.set_attribute(name, value));
+  }
+  if (!S_ISLNK(st.st_mode)) ECFS_TRY(to.set_mode(st.st_mode & 07777));
+  return {};
+}
+
+Status compare_metadata(Node& from, Node& to) {
+  ECFS_LET(const struct stat a, from.stat());
+  ECFS_LET(const struct stat b, to.stat());
+  if (a.st_mode != b.st_mode) return differs("type or mode");
+  if (a.st_uid != b.st_uid || a.st_gid != b.st_gid) return differs("owner");
+  if ((S_ISBLK(a.st_mode) || S_ISCHR(a.st_mode)) && a.st_rdev != b.st_rdev) return differs("device number");
+  if (!same_time(a.st_mtim, b.st_mtim)) return differs("time of change");
+  ECFS_LET(const Attributes of_a, from.attributes());
+  ECFS_LET(const Attributes of_b, to.attributes());
+  return of_a == of_b ? Status() : differs("attributes");
+}
 
 Result<Survey> survey_tree(int dir, uid_t owner) {
   struct stat st {};
@@ -457,13 +399,23 @@ Result<Survey> survey_tree(int dir, uid_t owner) {
   return std::move(surveyor.survey);
 }
 
-Status copy_tree(int from, int to, Progress& progress) { return Copier(to, progress).directory(from, to, ""); }
+Status copy_tree(int from, int to, Progress& progress) {
+  ECFS_LET(const NodePtr source, directory_tree(from));
+  ECFS_LET(const NodePtr target, directory_tree(to));
+  return Copier(*target, progress).directory(*source, *target, "");
+}
 
-Status compare_trees(int from, int to, Progress& progress) { return Comparer(&progress).directory(from, to, ""); }
+Status compare_trees(int from, int to, Progress& progress) {
+  ECFS_LET(const NodePtr source, directory_tree(from));
+  ECFS_LET(const NodePtr target, directory_tree(to));
+  return Comparer(&progress).directory(*source, *target, "");
+}
 
 Result<Removal> remove_copied(int from, int to, timespec compared_at) {
+  ECFS_LET(const NodePtr source, directory_tree(from));
+  ECFS_LET(const NodePtr target, directory_tree(to));
   Remover remover(compared_at);
-  ECFS_TRY(remover.directory(from, to, ""));
+  ECFS_TRY(remover.directory(*source, *target, ""));
   ECFS_TRY(sync_directory(from));
   return std::move(remover.removal);
 }

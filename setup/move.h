@@ -1,8 +1,9 @@
 // Moving a tree of files into a volume: copy, compare, and only then remove what was copied. Works on two open
-// directories; every step can be interrupted at any moment and either the originals or the copy are complete.
+// directories; every step can be interrupted at any moment and either the originals or the copy are complete. And the
+// parts of it, for whoever goes file by file (migration.h).
 //
 // Carried over: contents with their holes, modes, owners, times to the nanosecond, hard links, symbolic links, FIFOs,
-// sockets, devices (root), user attributes and ACLs. Symbolic links are never followed. One thread.
+// sockets, devices (root), attributes and ACLs (Node::attributes). Symbolic links are never followed. One thread.
 #pragma once
 
 #include <sys/types.h>
@@ -10,8 +11,10 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "setup/tree.h"
 #include "setup/ui.h"
 #include "wrap/base/result.h"
 
@@ -39,5 +42,38 @@ struct Removal {
 // remove_copied removes from `from` what `to` holds. An entry whose status changed at `compared_at` or later is
 // compared again, and kept if it differs; {0, 0} compares everything. `from` itself stays.
 Result<Removal> remove_copied(int from, int to, timespec compared_at);
+
+// ---- the parts
+
+using InodeKey = std::pair<dev_t, ino_t>;
+inline InodeKey key_of(const struct stat& st) { return {st.st_dev, st.st_ino}; }
+
+// below gives the path of `name` in the directory `path`, which is "" for the root.
+std::string below(const std::string& path, const std::string& name);
+
+// Contents copies and compares the bytes of files. An error is that of a read of `from`, or not: from_failed().
+class Contents {
+ public:
+  explicit Contents(Progress* progress);  // null: none
+  // copy writes what is data into the new file `to`. With `find_holes` zeros are data only where little of them stands
+  // together: for a source that stores all its holes.
+  Status copy(OpenFile& from, OpenFile& to, bool find_holes);
+  // compare gives kCorrupt and what differs.
+  Status compare(OpenFile& from, OpenFile& to);
+  [[nodiscard]] bool from_failed() const noexcept { return from_failed_; }
+
+ private:
+  Status copy_stretch(OpenFile& from, OpenFile& to, std::uint64_t begin, std::uint64_t end, bool find_holes);
+  Status failed_reading(Error error);
+  Progress* progress_;
+  Bytes a_;
+  Bytes b_;
+  bool from_failed_ = false;
+};
+
+// copy_metadata gives `to` the owner, the attributes and the mode of `from`, which has the status `st`.
+Status copy_metadata(Node& from, Node& to, const struct stat& st);
+// compare_metadata: kCorrupt and what differs. Times of access are not compared, nor sizes of directories.
+Status compare_metadata(Node& from, Node& to);
 
 }  // namespace ecfs::setup
