@@ -27,7 +27,7 @@ Option& Option::show_default() {
 }
 
 Option& Option::repeatable() {
-  option_->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  option_->expected(1)->allow_extra_args(false)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   return *this;
 }
 

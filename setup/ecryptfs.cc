@@ -300,7 +300,9 @@ class Settler {
   // passphrase. Mounted so, it would show nothing of what is there, and new files would be under that key.
   Result<bool> accept(const EcryptfsSignature& signature) {
     if (words_.as_it_is) {
-      const bool of_names = tree_.signatures.empty() && tree_.name_signature && tree_.name_signature == finder_.names();
+      // Where no file tells (only directories, say) names do: under the passphrase's key for names, or under this one.
+      const bool of_names = tree_.signatures.empty() && tree_.name_signature &&
+                            (tree_.name_signature == finder_.names() || tree_.name_signature == signature);
       return of_names || holds(tree_.signatures, signature) || holds(words_.expected, signature);
     }
     if (words_.no_sig_cache || holds(tree_.signatures, signature)) return true;
@@ -493,6 +495,19 @@ Result<bool> is_ecryptfs_tree(const VolumeRef& volume, bool said) {
   return tree && tree->seen();
 }
 
+Result<SettledEcryptfs> settle_ecryptfs(const MountJob& job, const EcryptfsWords& words,
+                                        const UnlockOptions& unlock_options) {
+  const VolumeRef& volume = *job.volume;
+  auto tree = volume.lower_dir ? fs::look_at_ecryptfs_tree(volume.lower_dir.get()) : fs::EcryptfsTree();
+  if (!tree) return with_context(std::move(tree).error(), volume.shown());
+  Finder finder(volume, words, unlock_options);
+  Settler settler(job, words, finder, *tree);
+  SettledEcryptfs settled;
+  ECFS_LET(settled.options, settler.settle());
+  ECFS_LET(settled.keys, finder.pack(named(settled.options), !settled.options.named_keys_only));
+  return settled;
+}
+
 Result<Child> mount_ecryptfs(const MountJob& job, const std::string& mountpoint, const EcryptfsWords& words,
                              const UnlockOptions& unlock_options) {
   const VolumeRef& volume = *job.volume;
@@ -503,17 +518,13 @@ Result<Child> mount_ecryptfs(const MountJob& job, const std::string& mountpoint,
   };
   ECFS_TRY(check());
   if (job.options.ecryptfs && job.options.ecryptfs->own_lower) ECFS_TRY(check_owner(volume));
-  auto tree = fs::look_at_ecryptfs_tree(volume.lower_dir.get());
-  if (!tree) return with_context(std::move(tree).error(), volume.shown());
-  Finder finder(volume, words, unlock_options);
-  Settler settler(job, words, finder, *tree);
+  ECFS_LET(SettledEcryptfs settled, settle_ecryptfs(job, words, unlock_options));
   wrap::MountRequest request;
   request.options = job.options;
-  ECFS_LET(request.options.ecryptfs, settler.settle());
-  const EcryptfsOptions& options = *request.options.ecryptfs;
+  request.options.ecryptfs = std::move(settled.options);
+  request.key = std::move(settled.keys);
   if (words.verbose) note("mounting with " + wrap::build_mount_options(request.options));
-  ECFS_LET(request.key, finder.pack(named(options), !options.named_keys_only));
-  if (options.encrypted_view) request.options.read_only = true;
+  if (request.options.ecryptfs->encrypted_view) request.options.read_only = true;
   ECFS_LET(const Mountpoint at, check());
   return start_server(job, std::move(request), at);
 }
@@ -536,14 +547,20 @@ Result<std::unique_ptr<fs::Format>> open_ecryptfs(const VolumeRef& volume, const
     if (!ask && settled.error().code == Code::kInvalid) return Error{Code::kNoKey, ENOKEY, settled.error().what};
     return settled.error();
   }
-  ECFS_LET(const Secret keys, finder.pack(named(*settled), true));
-  ECFS_LET(fs::EcryptfsFormatOptions options, fs::ecryptfs_format_options(*settled));
-  auto format = fs::make_ecryptfs_format(options, keys);
+  SettledEcryptfs all;
+  all.options = *settled;
+  ECFS_LET(all.keys, finder.pack(named(*settled), true));
+  return reading_format(all);
+}
+
+Result<std::unique_ptr<fs::Format>> reading_format(const SettledEcryptfs& settled) {
+  ECFS_LET(fs::EcryptfsFormatOptions options, fs::ecryptfs_format_options(settled.options));
+  auto format = fs::make_ecryptfs_format(options, settled.keys);
   if (format || format.error().code != Code::kUnsupported) return format;
   // The cipher of most files is not there, which others may do without: the check says of which files.
   if (options.name_signature && !options.name_cipher) options.name_cipher = options.cipher;
   options.cipher = fs::EcryptfsFormatOptions().cipher;
-  auto others = fs::make_ecryptfs_format(options, keys);
+  auto others = fs::make_ecryptfs_format(options, settled.keys);
   return others ? std::move(others) : std::move(format);
 }
 

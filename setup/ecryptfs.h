@@ -44,6 +44,20 @@ Result<bool> is_ecryptfs_tree(const VolumeRef& volume, bool said);
 // not_ecryptfs is that kInvalid.
 Error not_ecryptfs(const VolumeRef& volume);
 
+// settle_ecryptfs comes by what opens the tree `job.volume`: options where none was given (from what is there, or by
+// asking), and the keys. kWrongKey: the passphrase is that of no file there. Without a descriptor of LOWER there is
+// nothing there yet.
+struct SettledEcryptfs {
+  wrap::EcryptfsOptions options;
+  Secret keys;  // packed (fs/format/ecryptfs_keys.h)
+};
+Result<SettledEcryptfs> settle_ecryptfs(const MountJob& job, const EcryptfsWords& words,
+                                        const UnlockOptions& unlock_options);
+
+// reading_format gives the Format for a tree that is read only: a cipher that is not there is in the way of its own
+// files alone.
+Result<std::unique_ptr<fs::Format>> reading_format(const SettledEcryptfs& settled);
+
 // mount_ecryptfs does it all: checks, keys, questions where options are missing and a terminal is there, and mounts.
 Result<Child> mount_ecryptfs(const MountJob& job, const std::string& mountpoint, const EcryptfsWords& words,
                              const UnlockOptions& unlock_options);

@@ -61,6 +61,7 @@ int run(const std::vector<std::string>& args) {
                                    add_umount(top)};
   for (Command& command : add_key(top)) commands.push_back(std::move(command));
   commands.push_back(add_recover_private(top));
+  commands.push_back(add_migrate(top));
   commands.push_back(add_bench(top));
   commands.push_back(add_fsck(top));
   commands.push_back(add_stat(top));

@@ -293,7 +293,11 @@ Status check_signals() {
 }
 
 Progress::Progress(std::string_view label, std::uint64_t total_bytes, std::uint64_t total_entries)
-    : label_(label), total_(total_bytes), total_entries_(total_entries), draws_(isatty(STDERR_FILENO) == 1) {}
+    : label_(label),
+      total_(total_bytes),
+      total_entries_(total_entries),
+      begun_at_ms_(now_ms()),
+      draws_(isatty(STDERR_FILENO) == 1) {}
 
 Progress::~Progress() {
   if (!draws_ || drawn_at_ms_ == 0) return;
@@ -336,8 +340,22 @@ void Progress::draw() {
   if (!by_entries) line += fmt::format(" of {:.1f} MiB", static_cast<double>(total_) / kMib);
   if (total_entries_ != 0)
     line += fmt::format(", {} of {} entries", done_entries_, std::max(done_entries_, total_entries_));
+  constexpr std::int64_t kTellsRateAfterMs = 3000;
+  constexpr double kMsPerSecond = 1000.0;
+  const std::int64_t passed_ms = now_ms() - begun_at_ms_;
+  if (!by_entries && done_ != 0 && total_ != 0 && passed_ms >= kTellsRateAfterMs) {
+    const double rate = done * kMsPerSecond / static_cast<double>(passed_ms);
+    line += fmt::format(", {:.1f} MiB/s", rate / kMib);
+    if (done < total) {
+      const auto left_s = static_cast<std::uint64_t>((total - done) / rate) + 1;
+      line += left_s < 3600 ? fmt::format(", {}:{:02} left", left_s / 60, left_s % 60)
+                            : fmt::format(", {}:{:02}:{:02} left", left_s / 3600, left_s / 60 % 60, left_s % 60);
+    }
+  }
+  // What stood there may have been longer.
+  const std::string rest(width_ > line.size() ? width_ - line.size() : 0, ' ');
   width_ = line.size();
-  (void)write_all(STDERR_FILENO, as_bytes("\r" + line));
+  (void)write_all(STDERR_FILENO, as_bytes("\r" + line + rest));
 }
 
 }  // namespace ecfs::setup

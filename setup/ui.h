@@ -66,7 +66,8 @@ Status check_signals();
 
 // Progress draws a bar on stderr while it is a terminal, at most ten times a second; silent otherwise. It follows the
 // bytes, or, where there are none in all, the entries; these are counted beside it if their number is given. Where
-// neither number is known the entries are counted, and there is no bar.
+// neither number is known the entries are counted, and there is no bar. After some seconds it tells of the bytes a
+// second and of the time that is left.
 class Progress {
  public:
   Progress(std::string_view label, std::uint64_t total_bytes, std::uint64_t total_entries = 0);
@@ -86,6 +87,7 @@ class Progress {
   std::uint64_t total_entries_;
   std::uint64_t done_entries_ = 0;
   std::size_t width_ = 0;  // of the line that stands there
+  std::int64_t begun_at_ms_ = 0;
   std::int64_t drawn_at_ms_ = 0;
   bool draws_;
 };

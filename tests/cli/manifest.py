@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""manifest.py DIR: everything that a copy of a tree has to carry over, one line an entry, written without the tool's own code.
-manifest.py --make DIR [BYTES]: makes a tree with one of each (BYTES: size of its large file)."""
+"""manifest.py DIR [SKIP]: everything that a copy of a tree has to carry over, one line an entry, written without the tool's own code;
+but for what is called SKIP.
+manifest.py --make DIR [BYTES [HOLES]]: makes a tree with one of each (sizes of its large file, and of that with holes)."""
 import hashlib
 import os
 import socket
@@ -9,11 +10,13 @@ import subprocess
 import sys
 
 
-def manifest(top):
+def manifest(top, skip):
     inodes = {}
     lines = []
     for path, dirs, files in sorted(os.walk(os.fsencode(top))):
         for name in sorted(dirs + files):
+            if name == os.fsencode(skip):
+                continue
             full = os.path.join(path, name)
             st = os.lstat(full)
             kind = stat.S_IFMT(st.st_mode)
@@ -35,7 +38,7 @@ def manifest(top):
     return lines
 
 
-def make(top, large):
+def make(top, large=3 << 20, holes=80 << 20):
     os.makedirs(top, exist_ok=True)
     os.chdir(top)
     os.makedirs("deep/" + "/".join("abcdefgh"))
@@ -48,9 +51,9 @@ def make(top, large):
             file.write(os.urandom(65536))
     with open("holes", "wb") as file:
         file.write(b"begin")
-        file.seek(50 << 20)
+        file.seek(holes // 8 * 5)
         file.write(b"middle")
-        file.truncate(80 << 20)
+        file.truncate(holes)
     with open("x" * 255, "w") as file:
         file.write("the longest name")
     with open("\u00fcml\u00e4ut \u65e5\u672c", "w") as file:
@@ -90,6 +93,6 @@ def make(top, large):
 
 
 if sys.argv[1] == "--make":
-    make(sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 3 << 20)
+    make(sys.argv[2], *map(int, sys.argv[3:]))
 else:
-    sys.stdout.write("\n".join(manifest(sys.argv[1])) + "\n")
+    sys.stdout.writelines(line + "\n" for line in manifest(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else ""))

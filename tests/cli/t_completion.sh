@@ -34,7 +34,7 @@ offer ecfs fsck P
 offer ecfs find ';'
 offer ecfs find --lower ''
 for word in '' '$' '$(' '`' ';' 'a' '"' "'" '-' '*' '\' '${' '<' 'n'; do
-  for command in init mount umount recover-private fsck find "stat plain" "fsck --salvage" mount-private umount-private "key list" "key add password" "key remove" "mount plain" "mount --passphrase-file" "setup-private --lower"; do
+  for command in init mount umount recover-private migrate fsck find "stat plain" "fsck --salvage" mount-private umount-private "key list" "key add password" "key remove" "mount plain" "mount --passphrase-file" "setup-private --lower"; do
     COMPLETIONS=$completions bash ../complete.bash "$T/home" ecfs $command "$word" >/dev/null
   done
 done
