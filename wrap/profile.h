@@ -81,8 +81,8 @@ Result<Fd> lock_volume(int profile_dir, int timeout_ms);
 Result<Fd> lock_volume(const OpenProfile& volume, int timeout_ms);
 
 // The stale mark: the login password was changed without us, so the password slot of the login, or the wrapped
-// passphrase, no longer opens with it. A hint only. It is the file `stale`; nothing is written into ~/.ecryptfs, so of a
-// Private of ecryptfs-utils it is a key in the user keyring, and the next login finds it out again if that is gone.
+// passphrase, no longer opens with it. A hint only. It is the file `stale`; nothing is written into ~/.ecryptfs, so of
+// a Private of ecryptfs-utils it is a key in the user keyring, and the next login finds it out again if that is gone.
 Status set_stale_mark(const OpenProfile& volume, bool stale);
 bool has_stale_mark(const OpenProfile& volume);
 
