@@ -22,3 +22,11 @@ foreach(file IN LISTS compressed)
   execute_process(COMMAND gzip -9n "${file}" COMMAND_ERROR_IS_FATAL ANY)
 endforeach()
 file(CREATE_LINK mount.ecfs.8.gz "${root}/usr/share/man/man8/mount.fuse.ecfs.8.gz" SYMBOLIC)
+
+# Directories everybody can enter, whatever the umask of the one who packs.
+file(GLOB_RECURSE paths LIST_DIRECTORIES true "${root}/*")
+foreach(path IN LISTS paths)
+  if(IS_DIRECTORY "${path}")
+    file(CHMOD "${path}" PERMISSIONS ${readable} OWNER_EXECUTE GROUP_EXECUTE WORLD_EXECUTE)
+  endif()
+endforeach()

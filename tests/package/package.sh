@@ -80,7 +80,8 @@ make_base() {
 }
 
 # -- The package, of this build.
-quietly "$cpack" -G DEB --config "$build/CPackConfig.cmake" -B "$work/package"
+mkdir "$work/package"
+(umask 077; quietly "$cpack" -G DEB --config "$build/CPackConfig.cmake" -B "$work/package")
 deb=$(ls "$work"/package/ecfs_*.deb)
 version=$(dpkg-deb -f "$deb" Version)
 [ "$(basename "$deb")" = "ecfs_${version}_$(dpkg --print-architecture).deb" ] || failed "the file is called $deb"
