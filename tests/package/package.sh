@@ -27,13 +27,11 @@ if [ "${3:-}" != inside ]; then
   unshare --mount --propagation private true 2>/dev/null || skip "no mount namespaces here (in a chroot: see tests/run)"
   rm -rf --one-file-system "$work"
   mkdir -p "$root"
-  trap 'rm -rf --one-file-system "$root"' EXIT
-  status=0
-  unshare --mount --propagation private --pid --fork --kill-child --uts --ipc "$0" "$cpack" "$build" inside || status=$?
-  exit "$status"
+  exec unshare --mount --propagation private --pid --fork --kill-child --uts --ipc "$0" "$cpack" "$build" inside
 fi
 
-# ---- Inside.
+# ---- Inside. The Debian is in memory (half a GiB of it): dpkg and tar wait for a disk most of the time.
+mount -t tmpfs -o size=1g,mode=755 debian "$root"
 failed() { echo "FAILED: $*"; tail -n 40 "$log" 2>/dev/null || true; exit 1; }
 trap 'failed "line $LINENO"' ERR
 said() { printf "%4d s  %s\n" $SECONDS "$*"; }
@@ -43,7 +41,6 @@ apt() { quietly fresh apt-get -q -y --no-install-recommends "$@"; }
 proxies=(); for name in http_proxy https_proxy no_proxy; do [ -z "${!name:-}" ] || proxies+=("$name=${!name}"); done
 
 mount_root() {
-  mount --bind "$root" "$root"     # so that / is a mount in there, too
   mount -t proc proc "$root/proc"
   mount -t tmpfs -o mode=755 run "$root/run"
   mount -t tmpfs -o mode=755,nosuid dev "$root/dev"
@@ -74,7 +71,7 @@ make_base() {
     apt install pamtester
     # The packages that ecfs needs are fetched and not installed: that is to be seen.
     quietly fresh apt-get -q -y --no-install-recommends --download-only satisfy "$depends"
-    umount -R "$root" )
+    umount "$root"/dev/{pts,null,zero,full,random,urandom,tty,fuse} "$root"/{proc,run,dev} )
   mkdir -p "$cache"
   tar -C "$root" --numeric-owner --xattrs -cf "$base.$$" . && mv "$base.$$" "$base"
 }
