@@ -73,7 +73,7 @@ make_base() {
     quietly fresh apt-get -q -y --no-install-recommends --download-only satisfy "$depends"
     umount "$root"/dev/{pts,null,zero,full,random,urandom,tty,fuse} "$root"/{proc,run,dev} )
   mkdir -p "$cache"
-  tar -C "$root" --numeric-owner --xattrs -cf "$base.$$" . && mv "$base.$$" "$base"
+  tar -C "$root" --one-file-system --numeric-owner --xattrs -cf "$base.$$" . && mv "$base.$$" "$base"
 }
 
 # -- The package, of this build.
