@@ -66,9 +66,10 @@ class Loop {
   std::atomic<unsigned> wanted_{kFewest};
   std::atomic<unsigned> active_{0};  // threads that wait for a request or are at one
   std::atomic<bool> ending_{false};
-  std::atomic<unsigned> reading_{0};     // those that wait for one
-  std::atomic<std::uint64_t> taken_{0};  // requests
-  std::atomic<bool> watched_{false};     // somebody looks every tick
+  std::atomic<unsigned> reading_{0};      // those that wait for one
+  std::atomic<std::uint64_t> taken_{0};   // requests
+  std::atomic<std::uint64_t> queued_{0};  // those of them that were there before somebody waited for them
+  std::atomic<bool> watched_{false};      // somebody looks every tick
 
   std::mutex mutex_;  // guards what follows
   std::condition_variable turn_;
@@ -78,6 +79,7 @@ class Loop {
 
   // Of the watching thread alone.
   std::uint64_t taken_before_ = 0;
+  std::uint64_t queued_before_ = 0;
   std::int64_t tick_at_ = 0;
   std::int64_t cpu_at_ = 0;
   bool busy_before_ = false;
@@ -127,8 +129,10 @@ bool Loop::take_turn() {
 // came soon, and nobody else waits, whom the kernel would wake, then the next is waited for awake.
 bool Loop::receive(fuse_buf& buffer, std::int64_t& waited_ns) {
   const std::int64_t begin = now_ns(CLOCK_MONOTONIC);
-  if (waited_ns < kSoonNs && wanted_ == 1 && kNumCpus > 1) {
-    pollfd request{fuse_session_fd(session_), POLLIN, 0};
+  pollfd request{fuse_session_fd(session_), POLLIN, 0};
+  if (poll(&request, 1, 0) > 0) {
+    ++queued_;
+  } else if (waited_ns < kSoonNs && wanted_ == 1 && kNumCpus > 1) {
     while (poll(&request, 1, 0) == 0 && now_ns(CLOCK_MONOTONIC) - begin < kSoonNs) continue;
   }
   int got = 0;
@@ -164,16 +168,19 @@ void Loop::work(Worker& self) {
 }
 
 // tick lets one more thread in if none was there for the next request, now and a millisecond ago, and meanwhile they
-// had less than a quarter of the CPUs' time, or finished nothing.
+// had less than a quarter of the CPUs' time, or finished nothing; or, on as many threads as half of the CPUs, if most
+// requests had to queue. The other half is for those who ask.
 void Loop::tick() {
   const std::int64_t now = now_ns(CLOCK_MONOTONIC);
   const std::int64_t cpu = now_ns(CLOCK_PROCESS_CPUTIME_ID);
   const std::lock_guard lock(mutex_);
   const std::uint64_t taken = taken_;
+  const std::uint64_t queued = queued_;
   const bool busy = reading_ == 0;
   if (busy && busy_before_) {
     const std::int64_t could = (now - tick_at_) * std::min(active_.load(), kNumCpus);
-    if (4 * (cpu - cpu_at_) < could || taken == taken_before_) {
+    const bool behind = 2 * (queued - queued_before_) > taken - taken_before_ && active_ < kNumCpus / 2;
+    if (4 * (cpu - cpu_at_) < could || taken == taken_before_ || behind) {
       let_in();
       ticks_until_fewer_ = kTicksUntilFewer;
     }
@@ -186,6 +193,7 @@ void Loop::tick() {
   if (quiet_ticks_ >= kQuietTicks && wanted_ == kFewest) watched_ = false;
   busy_before_ = busy;
   taken_before_ = taken;
+  queued_before_ = queued;
   tick_at_ = now;
   cpu_at_ = cpu;
 }
