@@ -31,6 +31,7 @@ LONG = bool(os.environ.get("ECFS_LONG"))
 MOUNTD = os.environ.get("MOUNTD")  # another program than the one that MOUNT_NATIVE starts
 OPTIONS = []
 ECRYPTFS = "--ecryptfs" in sys.argv  # the volumes of the tests are eCryptfs trees
+VARIANT = ECRYPTFS or "--user" in sys.argv or "--options" in sys.argv  # another test has the usual case
 LONGEST_NAME = 143 if ECRYPTFS else 255
 LIMITS = ["--holes", "0", "--longest-name", "143"] if ECRYPTFS else []  # for MOUNT_STRESS
 

@@ -2,15 +2,15 @@
 """Random operations on a mount: against a mirror on the lower's own filesystem, on single files against a copy in memory,
 and by processes that race. Mounted again in between, so that what is compared was decoded from below.
 
-ECFS_SEED repeats a run (each part prints its seed); ECFS_LONG: 5 minutes instead of half a minute, for all parts of one
-run of this script together."""
+ECFS_SEED repeats a run (each part prints its seed); ECFS_LONG: 5 minutes instead of half a minute (less with --user, --options or --ecryptfs), for
+all parts of one run of this script together."""
 
 import os
 import random
 import subprocess
 import unittest
 
-from harness import ECRYPTFS, LIMITS, LONG, OPTIONS, STRESS, Volume, main
+from harness import ECRYPTFS, LIMITS, LONG, OPTIONS, STRESS, VARIANT, Volume, main
 
 SEED = int(os.environ.get("ECFS_SEED", "0")) or random.randrange(1, 1 << 30)
 
@@ -41,7 +41,7 @@ class Stress(unittest.TestCase):
         self.stress("tree", mirror, v.mnt, seed=SEED + rounds, ops=0)  # compares only
 
     def test_a_tree_against_a_mirror(self):
-        self.tree(15 if LONG else 1 if ECRYPTFS else 3, 8 if LONG else 4)
+        self.tree(15 if LONG else 1 if VARIANT else 3, 8 if LONG else 4)
 
     def test_a_tree_with_sealed_sizes(self):
         if OPTIONS or ECRYPTFS:
@@ -50,7 +50,7 @@ class Stress(unittest.TestCase):
 
     def test_files_against_memory(self):
         v = self.volume()
-        for i in range(12 if LONG else 1 if ECRYPTFS else 2):
+        for i in range(12 if LONG else 1 if VARIANT else 2):
             self.stress("file", v.path("f"), os.path.join(v.base, "m"), seed=SEED + i, seconds=5 if LONG else 3, files=4)
             v.remount()
 
