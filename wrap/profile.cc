@@ -14,6 +14,7 @@
 #include "wrap/base/file.h"
 #include "wrap/base/log.h"
 #include "wrap/base/owned.h"
+#include "wrap/ecryptfs_private.h"
 #include "wrap/user_dir.h"
 #include "wrap/user_keyring.h"
 
@@ -267,11 +268,25 @@ Result<Fd> lock_volume(const OpenProfile& volume, int timeout_ms) {
   return take_lock(std::move(dir), timeout_ms);
 }
 
+namespace {
+
+constexpr std::size_t kMaxPrintBytes = 128;
+
+// Tells one wrapped-passphrase from the next: the mark is of the one that was tried.
+std::string print_of_wrapped_passphrase(const OpenProfile& volume) {
+  struct stat st {};
+  if (fstatat(volume.dir.get(), kWrappedPassphraseName, &st, AT_SYMLINK_NOFOLLOW) != 0) return "none";
+  return std::to_string(st.st_dev) + " " + std::to_string(st.st_ino) + " " + std::to_string(st.st_mtim.tv_sec) + "." +
+         std::to_string(st.st_mtim.tv_nsec);
+}
+
+}  // namespace
+
 Status set_stale_mark(const OpenProfile& volume, bool stale) {
-  const std::string text = std::to_string(time(nullptr)) + "\n";
   if (volume.of_ecryptfs_utils) {
     UserKeyring keyring;
     const std::string name = kStaleKey + volume.profile.name;
+    const std::string text = print_of_wrapped_passphrase(volume);
     if (!stale) {
       const auto key = keyring.find(name);
       return key ? keyring.invalidate(*key) : Status{};
@@ -280,6 +295,7 @@ Status set_stale_mark(const OpenProfile& volume, bool stale) {
     return {};
   }
   const int profile_dir = volume.dir.get();
+  const std::string text = std::to_string(time(nullptr)) + "\n";
   if (stale) return replace_file(profile_dir, kStaleFile, as_bytes(text), 0600);
   if (unlinkat(profile_dir, kStaleFile, 0) != 0 && errno != ENOENT) {
     return system_error(errno, "remove the mark of a changed password");
@@ -288,7 +304,12 @@ Status set_stale_mark(const OpenProfile& volume, bool stale) {
 }
 
 bool has_stale_mark(const OpenProfile& volume) {
-  if (volume.of_ecryptfs_utils) return UserKeyring().find(kStaleKey + volume.profile.name).has_value();
+  if (volume.of_ecryptfs_utils) {
+    const UserKeyring keyring;
+    const auto key = keyring.find(kStaleKey + volume.profile.name);
+    const auto text = key ? keyring.read(*key, kMaxPrintBytes) : Result<Secret>(key.error());
+    return text && as_text(text->reveal()) == print_of_wrapped_passphrase(volume);
+  }
   struct stat st {};
   return fstatat(volume.dir.get(), kStaleFile, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode);
 }

@@ -275,6 +275,12 @@ TEST(StaleMark, SetAndTakenAway) {
     ok(set_stale_mark(volume, false));
     EXPECT_FALSE(has_stale_mark(volume));
   }
+  ok(set_stale_mark(volume, true));
+  ok(replace_file(dir.fd(), "wrapped-passphrase", as_bytes("another"), 0600));
+  EXPECT_FALSE(has_stale_mark(volume));
+  ok(set_stale_mark(volume, true));
+  EXPECT_TRUE(has_stale_mark(volume));
+  ok(set_stale_mark(volume, false));
 }
 
 }  // namespace
