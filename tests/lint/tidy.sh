@@ -14,5 +14,7 @@ if [ -n "${ECFS_LONG:-}" ]; then checks= folders+='|setup'; fi
 status=0
 "$1" -quiet -p "$work" -j "$(nproc)" -checks="$checks" "^$PWD/($folders)/.*\.cc$" >"$work/log" 2>&1 || status=$?
 grep -E '(warning|error): ' "$work/log" | sort -u | head -n 200 || true
-echo "$(grep -c "/clang-tidy" "$work/log") files"
+num=$(grep -cE '^[^ ]*clang-tidy[^ ]* ' "$work/log" || true)
+echo "$num files"
+[ "$num" -gt 0 ] || status=1
 exit "$status"
