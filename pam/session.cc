@@ -183,7 +183,7 @@ Result<int> open_session(pam_handle_t* pamh, const Options& options, bool silent
     tell(pamh, silent, answer);
   }
   return finish(pamh, silent, std::move(answer),
-                "your files stay locked: opening them took too long. Open them with: ecfs mount-private");
+                "opening your files took too long for a login. Where they are locked still: ecfs mount-private");
 }
 
 Result<int> close_session(pam_handle_t* pamh) {

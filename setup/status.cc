@@ -1,15 +1,14 @@
 // ecfs status: the caller's volumes, what is open, and how their keys are.
 #include <unistd.h>
 
-#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <sstream>
 
 #include "setup/command.h"
 #include "setup/ecryptfs_private.h"
 #include "setup/json.h"
+#include "setup/machine_status.h"
 #include "setup/mounting.h"
 #include "setup/ui.h"
 #include "setup/volume_ref.h"
@@ -29,34 +28,11 @@ struct Server {
   std::int64_t started = 0;  // seconds since the epoch
 };
 
-// Seconds since the epoch at which a process started; 0 if it is gone.
-std::int64_t start_time(const std::string& proc) {
-  std::ifstream stat_file(proc + "/stat");
-  std::string text;
-  std::getline(stat_file, text);
-  // proc(5): the name in parentheses may hold anything; the start time, in clock ticks since boot, is field 22.
-  const std::size_t behind_name = text.rfind(')');
-  if (behind_name == std::string::npos) return 0;
-  std::istringstream fields(text.substr(behind_name + 1));
-  std::string field;
-  for (int i = 3; i < 22; ++i) fields >> field;
-  std::int64_t ticks = 0;
-  fields >> ticks;
-  std::ifstream machine("/proc/stat");
-  std::int64_t boot = 0;
-  while (machine >> field) {
-    if (field == "btime") {
-      machine >> boot;
-      break;
-    }
-  }
-  return boot + ticks / sysconf(_SC_CLK_TCK);
-}
-
 std::optional<Server> server_of(int lower_dir) {
   const std::optional<pid_t> pid = locker_of(lower_dir);
   if (!pid) return {};
-  return Server{*pid, start_time("/proc/" + std::to_string(*pid))};
+  const auto ticks = start_time_of(*pid);
+  return Server{*pid, ticks ? epoch_of_ticks(*ticks) : 0};
 }
 
 // The file of ecryptfs-utils: what opens the volume or, where it has slots, still does.
@@ -188,14 +164,20 @@ Result<int> run(bool as_json) {
 }  // namespace
 
 Command add_status(CommandLine parent) {
-  auto as_json = std::make_shared<bool>(false);
+  struct Options {
+    bool json = false;
+    bool all = false;
+  };
+  auto o = std::make_shared<Options>();
   const CommandLine command = parent.add_command("status", "Show your volumes: what is open, and how their keys are");
-  command.add_flag("--json", *as_json, "As JSON");
+  command.add_flag("--all", o->all, "What is open for every user, and what logins could not open (root)");
+  command.add_flag("--json", o->json, "As JSON");
   command.set_footer(
       "Examples:\n"
       "  ecfs status\n"
-      "  ecfs status --json");
-  return {command, [as_json] { return run(*as_json); }};
+      "  ecfs status --json\n"
+      "  sudo ecfs status --all");
+  return {command, [o] { return o->all ? print_machine_status(o->json) : run(o->json); }};
 }
 
 }  // namespace ecfs::setup

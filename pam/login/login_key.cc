@@ -97,10 +97,17 @@ bool LoginKey::present() const {
          fstatat(volume_->dir.get(), wrap::kWrappedPassphraseName, &st, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
+Secret LoginKey::take(wrap::Unlocked unlocked) {
+  const wrap::Slot* slot = store_->area().find(unlocked.slot_id);
+  slot_id_ = unlocked.slot_id;
+  slot_type_ = slot != nullptr ? slot->type : wrap::SlotType::kPassword;  // it was wrapped anew
+  return std::move(unlocked.key);
+}
+
 Result<Secret> LoginKey::open(const Secret& password) {
   if (store_) {
     ECFS_LET(wrap::Unlocked unlocked, store_->unlock_with_passphrase(password));
-    return std::move(unlocked.key);
+    return take(std::move(unlocked));
   }
   if (!present()) return Error{Code::kNotFound, 0, "it has no passphrase of the login's"};
   return wrap::unwrap_private(*volume_, password, salt_);
@@ -108,8 +115,8 @@ Result<Secret> LoginKey::open(const Secret& password) {
 
 Result<Secret> LoginKey::open_otherwise(const Secret& other, const Secret& login) {
   if (store_) {
-    ECFS_LET(wrap::Unlocked unlocked, unlock_and_rewrap(*store_, login, other));
-    return std::move(unlocked.key);
+    ECFS_LET(auto unlocked, unlock_and_rewrap(*store_, login, other));
+    return take(std::move(unlocked));
   }
   const int dir = volume_->dir.get();
   auto passphrase = wrap::unwrap_private(*volume_, other, salt_);
@@ -146,6 +153,8 @@ Result<std::vector<wrap::EcryptfsKey>> LoginKey::keys(const Secret& secret) cons
 }
 
 Status LoginKey::finish(Secret secret, OpenVolume& opened) {
+  opened.slot_id = slot_id_;
+  opened.slot_type = slot_type_;
   if (store_) {
     opened.notes = store_->notes();
     if (auto repaired = store_->repair(secret); !repaired) opened.log.push_back(repaired.error().what);

@@ -38,11 +38,15 @@ class LoginKey {
  private:
   LoginKey(const wrap::OpenProfile& volume, const wrap::EcryptfsSalt& salt) : volume_(&volume), salt_(salt) {}
   [[nodiscard]] bool ecryptfs() const { return volume_->profile.format == wrap::kEcryptfsFormat; }
+  // take notes which slot it was, and gives the secret.
+  Secret take(wrap::Unlocked unlocked);
   [[nodiscard]] Result<std::vector<wrap::EcryptfsKey>> keys(const Secret& secret) const;
 
   const wrap::OpenProfile* volume_;
   wrap::EcryptfsSalt salt_;
   std::optional<wrap::VolumeStore> store_;  // none: wrapped-passphrase
+  std::uint32_t slot_id_ = 0;               // which slot opened it
+  wrap::SlotType slot_type_{};
 };
 
 }  // namespace ecfs::pam

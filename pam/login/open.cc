@@ -5,9 +5,11 @@
 #include "pam/login/attach.h"
 #include "pam/login/commands.h"
 #include "pam/login/runtime_dir.h"
+#include "pam/login/unit.h"
 #include "pam/login/volumes.h"
 #include "pam/protocol.h"
 #include "wrap/base/log.h"
+#include "wrap/login_records.h"
 #include "wrap/profile.h"
 
 namespace ecfs::pam {
@@ -30,6 +32,12 @@ Status start_watcher(uid_t uid) {
   options.new_session = true;
   ECFS_TRY(spawn(options));
   return {};
+}
+
+// ", by its slot 1 (password)": which key it was.
+std::string by_slot(std::uint32_t id, wrap::SlotType type) {
+  if (id == 0) return ", by the wrapped-passphrase";
+  return ", by its slot " + std::to_string(id) + " (" + std::string(wrap::slot_type_name(type)) + ")";
 }
 
 // A login that finds the mount of a server that has crashed clears it away and mounts anew.
@@ -62,17 +70,22 @@ Status bring_up(const Request& request, const Identity& who, const VolumeInfo& v
     log_line(LOG_WARNING, "user " + who.name + ", " + volume.name + ": " + line);
   for (const std::string& note : opened.notes) channel.tell(volume.name + ": " + note);
   const bool rewrapped = opened.rewrapped;
+  const std::uint32_t slot_id = opened.slot_id;
+  const wrap::SlotType slot_type = opened.slot_type;
   const Fd lock = std::move(opened.lock);
   ECFS_LET(const Attached attached, attach_volume(who, std::move(opened), program_beside("ecfs-mountd"), deadline));
-  MountRecord record;
+  wrap::MountRecord record;
   record.name = volume.name;
   record.server = attached.server;
   record.started = start_time_of(attached.server).value_or(0);
   record.device_major = attached.device_major;
   record.device_minor = attached.device_minor;
   record.auto_unmount = volume.auto_unmount;
-  if (auto saved = save_record(dir, record); !saved) log_line(LOG_WARNING, saved.error().what);
-  log_line(LOG_INFO, "user " + who.name + ": " + volume.name + " is open");
+  record.slot_id = slot_id;
+  record.slot_type = slot_type;
+  if (auto saved = wrap::save_record(dir, record); !saved) log_line(LOG_WARNING, saved.error().what);
+  wrap::remove_refusal(dir, volume.name);
+  log_line(LOG_INFO, "user " + who.name + ": " + volume.name + " is open" + by_slot(slot_id, slot_type));
   if (rewrapped) channel.tell(volume.name + " is open, and opens with your login password from now on.");
   return {};
 }
@@ -118,7 +131,15 @@ Result<int> run_open(const Request& request, const wrap::Config& config, Channel
   }
   channel.give_hold(*hold);
   ECFS_LET(const Fd dir, open_runtime_dir(who.uid));
-  ECFS_TRY(start_watcher(who.uid));  // before anything is mounted: whatever happens to us now, it is seen
+  for (const VolumeInfo& volume : volumes) {
+    if (!volume.error.empty()) (void)wrap::save_refusal(dir.get(), volume.name, volume.error);
+  }
+  if (auto entered = enter_user_unit(dir.get(), who.uid, deadline);
+      !entered && entered.error().code != Code::kNotFound) {
+    log_line(LOG_WARNING, "user " + who.name + ": no unit of its own: " + entered.error().what);
+  }
+  // Before anything is mounted: whatever happens to us now, it is seen. The unit's watcher may have been about to end.
+  ECFS_TRY(start_watcher(who.uid));
 
   bool wrong_password = false;
   for (const VolumeInfo& volume : volumes) {
@@ -127,6 +148,7 @@ Result<int> run_open(const Request& request, const wrap::Config& config, Channel
     if (done) continue;
     wrong_password = wrong_password || done.error().code == Code::kWrongKey;
     explain(request, volume, done.error(), channel);
+    (void)wrap::save_refusal(dir.get(), volume.name, done.error().what);
   }
   const auto& services = config.ask_services;
   if (wrong_password && request.second.empty() &&

@@ -1,6 +1,5 @@
 #include "pam/login/runtime_dir.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -13,7 +12,8 @@
 
 #include "wrap/base/bytes.h"
 #include "wrap/base/file.h"
-#include "wrap/base/owned.h"
+#include "wrap/base/process.h"
+#include "wrap/login_records.h"
 
 namespace ecfs::pam {
 namespace {
@@ -22,8 +22,7 @@ constexpr const char* kRun = "/run";
 constexpr const char* kRoot = "ecfs";
 constexpr const char* kSessionLock = "session.lock";
 constexpr const char* kWatchLock = "watch.lock";
-constexpr std::string_view kRecordPrefix = "mount-";
-constexpr std::uint64_t kMaxRecordBytes = 256;
+constexpr std::uint64_t kMaxLockBytes = 256;
 constexpr int kRetryMs = 10;
 constexpr int kMaxRounds = 1000;
 
@@ -38,19 +37,6 @@ bool is_current(int dir, const char* name, const Fd& lock) {
   struct stat named {};
   return fstat(lock.get(), &held) == 0 && fstatat(dir, name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
          held.st_dev == named.st_dev && held.st_ino == named.st_ino;
-}
-
-std::vector<std::string> record_files(int dir) {
-  std::vector<std::string> files;
-  // A descriptor of its own, because a directory stream moves the position of the one it is given.
-  Fd again(openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  const Owned<DIR, closedir> stream(again ? fdopendir(again.get()) : nullptr);
-  if (!stream) return files;
-  (void)again.release();
-  while (const dirent* entry = readdir(stream.get())) {
-    if (std::string_view(entry->d_name).starts_with(kRecordPrefix)) files.emplace_back(entry->d_name);
-  }
-  return files;
 }
 
 void sleep_ms(int ms) {
@@ -94,67 +80,42 @@ Result<Fd> try_watch_lock(int dir) {
   for (int round = 0; round < kMaxRounds; ++round) {
     ECFS_LET(Fd lock, open_lock(dir, kWatchLock, O_CREAT));
     if (flock(lock.get(), LOCK_EX | LOCK_NB) != 0) return system_error(errno, "lock the watcher");
-    if (is_current(dir, kWatchLock, lock)) return lock;
+    if (!is_current(dir, kWatchLock, lock)) continue;
+    const std::string process =
+        std::to_string(getpid()) + " " + std::to_string(start_time_of(getpid()).value_or(0)) + "\n";
+    if (ftruncate(lock.get(), 0) != 0) return system_error(errno, "write the watcher's lock");
+    ECFS_TRY(write_all(lock.get(), as_bytes(process)));
+    return lock;
   }
   return Error{Code::kBusy, EBUSY, "the watcher's lock does not hold"};
+}
+
+bool watcher_runs(int dir) {
+  const auto bytes = read_file(dir, kWatchLock, kMaxLockBytes, 0);
+  if (!bytes) return false;
+  const std::string text(as_text(*bytes));
+  pid_t process = 0;
+  std::uint64_t started = 0;
+  return std::sscanf(text.c_str(), "%d %" SCNu64, &process, &started) == 2 && start_time_of(process) == started;
+}
+
+Result<Fd> take_turn(int dir, const Deadline& deadline) {
+  Fd turn(openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!turn) return system_error(errno, "open the runtime directory");
+  while (flock(turn.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK && errno != EINTR) return system_error(errno, "lock the runtime directory");
+    if (deadline.remaining_ms() == 0) return Error{Code::kBusy, EBUSY, "other logins take too long"};
+    sleep_ms(kRetryMs);
+  }
+  return turn;
 }
 
 Result<Fd> open_session_lock(int dir) { return open_lock(dir, kSessionLock, 0); }
 
 bool is_current_session_lock(int dir, const Fd& lock) { return is_current(dir, kSessionLock, lock); }
 
-Status save_record(int dir, const MountRecord& record) {
-  const std::string text = std::to_string(record.server) + " " + std::to_string(record.started) + " " +
-                           std::to_string(record.device_major) + " " + std::to_string(record.device_minor) + " " +
-                           (record.auto_unmount ? "1" : "0") + "\n";
-  return replace_file(dir, std::string(kRecordPrefix) + record.name, as_bytes(text), 0600);
-}
-
-std::vector<MountRecord> load_records(int dir) {
-  std::vector<MountRecord> records;
-  for (const std::string& file : record_files(dir)) {
-    MountRecord record;
-    record.name = file.substr(kRecordPrefix.size());
-    const auto bytes = read_file(dir, file, kMaxRecordBytes, 0);
-    if (!bytes) continue;
-    const std::string text(as_text(*bytes));
-    int auto_unmount = 1;
-    if (std::sscanf(text.c_str(), "%d %" SCNu64 " %u %u %d", &record.server, &record.started, &record.device_major,
-                    &record.device_minor, &auto_unmount) != 5) {
-      continue;
-    }
-    record.auto_unmount = auto_unmount != 0;
-    records.push_back(std::move(record));
-  }
-  return records;
-}
-
-void remove_record(int dir, const std::string& name) { unlinkat(dir, (std::string(kRecordPrefix) + name).c_str(), 0); }
-
-std::optional<std::uint64_t> start_time_of(pid_t pid) {
-  const Fd fd(open(("/proc/" + std::to_string(pid) + "/stat").c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd) return {};
-  Bytes bytes(4096);
-  auto len = read_full(fd.get(), bytes);
-  if (!len) return {};
-  std::string text(as_text(ByteView(bytes).first(*len)));
-  // The second field is the program's name in parentheses, which may hold anything: count from the last ')'.
-  const std::size_t end = text.rfind(')');
-  if (end == std::string::npos) return {};
-  char state = 0;
-  std::uint64_t started = 0;
-  // Fields 3 to 22 of proc(5).
-  if (std::sscanf(text.c_str() + end + 1,
-                  " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %" SCNu64, &state,
-                  &started) != 2 ||
-      state == 'Z' || state == 'X') {
-    return {};
-  }
-  return started;
-}
-
 void remove_runtime_dir(int dir, uid_t uid) {
-  for (const std::string& file : record_files(dir)) unlinkat(dir, file.c_str(), 0);
+  wrap::remove_login_records(dir);
   unlinkat(dir, kWatchLock, 0);
   unlinkat(dir, kSessionLock, 0);
   // A login that came in this moment has a session.lock of its own there: then both stay.

@@ -5,10 +5,10 @@
 //   session.lock  every session holds it shared. Whoever has it exclusively knows that there is no session.
 //   watch.lock    the one watcher holds it from its start to its end, and ends only while it has session.lock
 //                 exclusively. A login starts a watcher only while it holds session.lock shared. So a login either
-//                 finds a watcher that will still see it, or none.
+//                 finds a watcher that will still see it, or none. The file says which process it is.
 //   The watcher removes watch.lock before session.lock. Whoever takes a lock checks afterwards that the file is still
 //   the one at its name, and tries again with the new one if not.
-//   mount-NAME    one volume that a login mounted: its server process and its device number.
+//   mount-NAME    one volume that a login mounted, and refused-NAME, one that stayed locked: wrap/login_records.h.
 // Locks are flock's: they belong to the open file, go with its last descriptor, and so end with a killed session.
 #pragma once
 
@@ -32,29 +32,19 @@ Result<Fd> open_runtime_dir(uid_t uid);
 // hold_session takes the shared lock: kBusy if the watcher did not let go of it within the deadline.
 Result<Fd> hold_session(uid_t uid, const Deadline& deadline);
 
-// try_watch_lock takes the watcher's lock at once: kBusy if there is a watcher already.
+// try_watch_lock makes this process the watcher, at once: kBusy if there is one already. watcher_runs says whether
+// there is one; it may be about to end.
 Result<Fd> try_watch_lock(int dir);
+bool watcher_runs(int dir);
+
+// take_turn waits for its turn in what one login at a time does; the turn ends with the descriptor. kBusy if others
+// took longer than the deadline.
+Result<Fd> take_turn(int dir, const Deadline& deadline);
 
 // open_session_lock opens the lock of the present sessions, for the watcher; is_current says whether the file is still
 // the one at that name.
 Result<Fd> open_session_lock(int dir);
 bool is_current_session_lock(int dir, const Fd& lock);
-
-// One volume that a login mounted.
-struct MountRecord {
-  std::string name;           // of the profile
-  pid_t server = 0;           // ecfs-mountd
-  std::uint64_t started = 0;  // its start time (/proc/PID/stat), because process ids are used again
-  unsigned device_major = 0;
-  unsigned device_minor = 0;
-  bool auto_unmount = true;
-};
-Status save_record(int dir, const MountRecord& record);
-std::vector<MountRecord> load_records(int dir);
-void remove_record(int dir, const std::string& name);
-
-// start_time_of reads when a process started, in clock ticks since the boot: nothing if there is no such process.
-std::optional<std::uint64_t> start_time_of(pid_t pid);
 
 // remove_runtime_dir removes all that this program makes there, in the order of the rules; called with session.lock
 // held exclusively.

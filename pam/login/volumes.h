@@ -12,6 +12,7 @@
 #include "wrap/base/result.h"
 #include "wrap/base/secret.h"
 #include "wrap/ecryptfs_passphrase.h"
+#include "wrap/keyslot.h"
 #include "wrap/mount.h"
 #include "wrap/volume_header.h"
 
@@ -36,6 +37,8 @@ Result<std::vector<VolumeInfo>> survey_volumes(const Identity& who, const Deadli
 struct OpenVolume {
   bool mounted_already = false;  // then the rest is empty
   bool rewrapped = false;        // the login password opens it from now on
+  std::uint32_t slot_id = 0;     // which slot opened it; 0: the wrapped-passphrase of ecryptfs-utils
+  wrap::SlotType slot_type{};
   std::string lower;
   std::string mountpoint;
   std::vector<std::string> options;

@@ -123,6 +123,8 @@ Reply pack(OpenVolume opened) {
   Bytes& out = reply.data;
   append_le<std::uint8_t>(out, opened.mounted_already ? 1 : 0);
   append_le<std::uint8_t>(out, opened.rewrapped ? 1 : 0);
+  append_le<std::uint32_t>(out, opened.slot_id);
+  append_le<std::uint16_t>(out, static_cast<std::uint16_t>(opened.slot_type));
   put(out, opened.lower);
   put(out, opened.mountpoint);
   put(out, opened.options);
@@ -143,6 +145,9 @@ Result<OpenVolume> unpack_open(Reply reply) {
   ByteReader in(reply.data);
   ECFS_LET(opened.mounted_already, take_flag(in));
   ECFS_LET(opened.rewrapped, take_flag(in));
+  ECFS_LET(opened.slot_id, in.take_le<std::uint32_t>());
+  ECFS_LET(const auto slot_type, in.take_le<std::uint16_t>());
+  opened.slot_type = static_cast<wrap::SlotType>(slot_type);
   ECFS_LET(opened.lower, take_text(in));
   ECFS_LET(opened.mountpoint, take_text(in));
   ECFS_LET(opened.options, take_list(in));

@@ -4,10 +4,8 @@
 #
 # usage: package.sh CPACK BUILD_DIR        (root)
 #
-# The Debian is one of debootstrap, for this release of the machine and from the archive that its apt uses. Making it takes
-# some minutes and the network, once: it is kept as $ECFS_TEST_CACHE/debian-CODENAME-minbase.tar (/var/cache/ecfs-tests,
-# unless said otherwise), for 30 days. Everything runs in mount and process namespaces of its own and ends with them. Where
-# it cannot run it says so: exit status 77.
+# The Debian is one of debootstrap, kept between the runs: tests/fresh-debian. Everything runs in mount and process
+# namespaces of its own and ends with them. Where it cannot run it says so: exit status 77.
 set -euo pipefail
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C DEBIAN_FRONTEND=noninteractive
 umask 022
@@ -15,7 +13,6 @@ skip() { echo "SKIPPED: $*"; exit 77; }
 here=$(dirname "$(readlink -f "$0")")
 cpack=$1 build=$2
 work=$build/tests/package/work root=$work/root log=$work/log
-cache=${ECFS_TEST_CACHE:-/var/cache/ecfs-tests}
 
 # ---- Outside: what it takes, and namespaces for the rest.
 if [ "${3:-}" != inside ]; then
@@ -50,32 +47,6 @@ mount_root() {
   ln -s /proc/self/fd "$root/dev/fd"
 }
 
-# -- A fresh Debian.
-codename=$(. /etc/os-release; echo "$VERSION_CODENAME")
-base=$cache/debian-$codename-minbase.tar
-make_base() {
-  echo "    making a fresh Debian $codename: some minutes, once in 30 days"
-  local sources mirror
-  sources() { apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Identifier: Packages' | grep -E " $codename(-updates|-security)? main\$" | sort -u; }
-  sources=$(sources) || skip "apt has no sources of Debian $codename here"
-  mirror=$(awk -v c="$codename" '$3 == c { print $2; exit }' <<<"$sources")
-  [ -n "$mirror" ] || skip "apt has no source of Debian $codename here"
-  debootstrap --variant=minbase "$codename" "$root" "$mirror" >"$log" 2>&1 || { tail -n 5 "$log"; skip "debootstrap could not make a Debian from $mirror"; }
-  echo "$sources" >"$root/etc/apt/sources.list"
-  apt-config dump --format '%f "%v";%n' | grep -E '^Acquire::((http|https)::.*Proxy|Check-Valid-Until|Check-Date) ' >"$root/etc/apt/apt.conf.d/90machine" || true
-  echo 'Acquire::Languages "none"; Acquire::GzipIndexes "true"; APT::Sandbox::User "root";' >"$root/etc/apt/apt.conf.d/90small"
-  echo force-unsafe-io >"$root/etc/dpkg/dpkg.cfg.d/unsafe-io"
-  cp -L /etc/resolv.conf /etc/hosts "$root/etc/"
-  ( mount_root
-    apt update
-    apt install pamtester
-    # The packages that ecfs needs are fetched and not installed: that is to be seen.
-    quietly fresh apt-get -q -y --no-install-recommends --download-only satisfy "$depends"
-    umount "$root"/dev/{pts,null,zero,full,random,urandom,tty,fuse} "$root"/{proc,run,dev} )
-  mkdir -p "$cache"
-  tar -C "$root" --one-file-system --numeric-owner --xattrs -cf "$base.$$" . && mv "$base.$$" "$base"
-}
-
 # -- The package, of this build.
 mkdir "$work/package"
 (umask 077; quietly "$cpack" -G DEB --config "$build/CPackConfig.cmake" -B "$work/package")
@@ -102,10 +73,11 @@ DESTDIR=$work/installed quietly cmake --install "$build"
 missing=$(comm -23 <(cd "$work/installed" && find . ! -type d | sed -E 's,(/man/.*)$,\1.gz,' | sort) <(cd "$work/tree" && find . ! -type d | sort))
 [ -z "$missing" ] || failed "installed by cmake and not in the package: $missing"
 (cd "$work/tree" && md5sum --quiet -c "$work/control/md5sums") || failed "md5sums"
-[ "$(cat "$work/control/conffiles")" = /etc/ecfs/ecfs.conf ] || failed "conffiles"
+[ "$(cat "$work/control/conffiles")" = "$(printf '/etc/apparmor.d/ecfs\n/etc/ecfs/ecfs.conf')" ] || failed "conffiles"
 said "contents: all that is installed by cmake, $(dpkg-deb -c "$deb" | grep -vc '^d') files; modes, owners, md5sums, stripped"
 
-if [ ! -s "$base" ] || [ -n "$(find "$base" -mtime +30)" ]; then make_base; else tar -C "$root" --xattrs -xpf "$base"; fi
+base=$("$here/../fresh-debian" minbase "$depends") || { status=$?; echo "$base"; exit $status; }
+tar -C "$root" --xattrs -xpf "$base"
 mount_root
 fresh apt-get -q -y --no-install-recommends satisfy "$depends" >"$log" 2>&1 || { apt update; apt satisfy "$depends"; }
 ! fresh dpkg-query -W ecfs >/dev/null 2>&1 || failed "the fresh Debian has ecfs"

@@ -1,6 +1,7 @@
 """A machine of its own for tests of logins: accounts, PAM services, /home, /run, /dev and the processes live in a mount and process
 namespace that ends with the test, so the real accounts and logins are never touched."""
 import contextlib
+import ctypes
 import os
 import pathlib
 import pwd
@@ -123,6 +124,14 @@ def write_service(name, module_options="", only_ours=False, password_hash="sha51
                  "session required pam_permit.so", "session optional pam_keyinit.so force revoke", "session required pam_unix.so",
                  f"session optional {ours}"]
     pathlib.Path("/etc/pam.d", name).write_text("\n".join(lines) + "\n")
+
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+RENAME_EXCHANGE = 2
+
+
+def exchange(a, b):
+    return LIBC.renameat2(-100, os.fsencode(a), -100, os.fsencode(b), RENAME_EXCHANGE) == 0
 
 
 def write_config(**settings):
@@ -298,6 +307,12 @@ class LoginCase(unittest.TestCase):
     def assert_no_trace(self, user):
         self.assertFalse(os.path.exists(f"/run/ecfs/{self.uid(user)}"))
         self.assertEqual(self.mounts(user), [])
+
+    def tell_the_watcher_to_end(self):
+        catches = lambda pid: int(re.search(r"SigCgt:\t(\w+)", pathlib.Path(f"/proc/{pid}/status").read_text()).group(1), 16) >> (signal.SIGTERM - 1) & 1
+        self.wait_until(lambda: [catches(pid) for pid in self.processes("ecfs-login\0watch")] == [1], "a watcher that listens")
+        for pid in self.processes("ecfs-login\0watch"):
+            os.kill(pid, signal.SIGTERM)
 
     @staticmethod
     def as_user(user, command, **kwargs):

@@ -2,6 +2,7 @@
 """Logins and logouts: what opens, what stays open, what locks."""
 import contextlib
 import ctypes
+import json
 import os
 import pathlib
 import signal
@@ -39,7 +40,7 @@ class Login(LoginCase):
         session.logout()
         self.assert_locked_soon(user)
 
-    def test_the_mount_is_nosuid_nodev_and_the_users_alone(self):
+    def test_CVE_2012_3409_the_mount_is_nosuid_nodev_and_the_users_alone(self):
         user = self.user()
         self.volume(user)
         other = self.user()
@@ -152,7 +153,7 @@ class Login(LoginCase):
             time.sleep(pause)
         self.assert_locked_soon(user)
 
-    def test_twenty_logins_at_one_instant_make_one_mount(self):
+    def test_LP_1052038_twenty_logins_at_one_instant_make_one_mount(self):
         user = self.user()
         self.volume(user)
         for _ in range(3 if not os.environ.get("ECFS_LONG") else 20):
@@ -424,7 +425,7 @@ class Login(LoginCase):
         for name in os.listdir(f"/run/ecfs/{uid}"):
             self.assertEqual(stat.S_IMODE(os.stat(f"/run/ecfs/{uid}/{name}").st_mode), 0o600, name)
 
-    def test_nothing_leaks_into_the_session(self):
+    def test_CVE_2019_12210_nothing_leaks_into_the_session(self):
         user = self.user()
         self.volume(user)
         session = self.open(user)
@@ -508,6 +509,56 @@ class Login(LoginCase):
         second.logout()
         self.assert_locked_soon(user)
 
+    def test_a_watcher_told_to_end_locks_although_there_are_sessions(self):
+        user = self.user()
+        token = self.volume(user)[1]
+        first = self.open(user)
+        self.tell_the_watcher_to_end()
+        self.wait_until(lambda: not self.mounts(user), "locked")
+        self.wait_until(lambda: not self.processes("ecfs-login\0watch"), "the watcher has ended")
+        self.assertNotEqual(first.run(f"keyctl search @u user {token}")[0], 0)
+        second = self.open(user)
+        self.assert_open(user)
+        first.logout()
+        time.sleep(1)
+        self.assert_open(user)
+        second.logout()
+        self.assert_locked_soon(user)
+
+    def test_an_administrator_sees_what_is_open_for_whom(self):
+        status = lambda *more: subprocess.run([harness.PROGRAMS / "ecfs", "status", "--all", *more], text=True, capture_output=True)
+        alice, bob = self.user(), self.user()
+        self.assertNotRegex(status().stdout, f"{alice}|{bob}")
+        self.volume(alice)
+        self.volume(bob, "another-password")
+        session = self.open(alice)
+        refused = self.session(bob)
+        self.assertEqual(refused.login("first-password"), PAM_SUCCESS)
+        told = [user for user in json.loads(status("--json").stdout)["users"] if user["user"] in (alice, bob)]
+        self.assertEqual([user["user"] for user in told], [alice, bob])
+        volume, = told[0]["volumes"]
+        self.assertEqual((volume["name"], volume["state"], volume["by"], volume["mountpoint"]), ("Private", "open", "login", f"/home/{alice}/Private"))
+        self.assertEqual(volume["slot"]["type"], "password")
+        self.assertLess(abs(time.time() - volume["since"]), 60)
+        self.assertIn(volume["server"], self.processes(str(harness.PROGRAMS / "ecfs-mountd")))
+        volume, = told[1]["volumes"]
+        self.assertEqual((volume["name"], volume["state"]), ("Private", "locked"))
+        self.assertTrue(volume["why"])
+        text = status().stdout
+        self.assertRegex(text, rf"(?m)^{alice} \(\d+\)\n  Private: open at /home/{alice}/Private since .*, by slot {told[0]['volumes'][0]['slot']['id']} \(password\), served by process \d+$")
+        self.assertRegex(text, rf"(?m)^{bob} \(\d+\)\n  Private: refused at .*: .+$")
+        self.wait_until(lambda: any("Private is open, by its slot" in line for line in LOG), "the log tells the slot")
+        self.assertNotEqual(self.as_user(alice, f"{harness.PROGRAMS}/ecfs status --all").returncode, 0)
+        # By hand.
+        refused.logout()
+        self.assert_locked_soon(bob)
+        done = self.as_user(bob, f"ECFS_LIBEXEC={harness.PROGRAMS} {harness.PROGRAMS}/ecfs mount-private --passphrase-fd 0", input="another-password\n")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn(f"  (by hand): open at /home/{bob}/Private", status().stdout)
+        subprocess.check_call(["umount", f"/home/{bob}/Private"])
+        session.logout()
+        self.assert_locked_soon(alice)
+
     def test_acct_and_setcred_do_nothing(self):
         user = self.user()
         session = self.session(user)
@@ -515,7 +566,7 @@ class Login(LoginCase):
         self.assertEqual(session.do("setcred"), PAM_SUCCESS)
         self.assertEqual(session.do("acct_mgmt"), PAM_SUCCESS)
 
-    def test_a_stack_with_nothing_but_us_denies(self):
+    def test_CVE_2025_23013_a_stack_with_nothing_but_us_denies(self):
         user = self.user()
         self.volume(user)
         harness.write_service("ecfs-test-alone", only_ours=True)
@@ -531,7 +582,7 @@ class Busy(LoginCase):
     def holder(self, user):
         process = subprocess.Popen(["setpriv", "--reuid", user, "--regid", user, "--init-groups", "sh", "-c", "exec sleep 300 3> ~/Private/held"],
                                    env={"HOME": f"/home/{user}", "PATH": "/usr/bin:/bin"})
-        self.wait_until(lambda: os.path.islink(f"/proc/{process.pid}/fd/3"), "it runs")
+        self.wait_until(lambda: os.path.realpath(f"/proc/{process.pid}/fd/3").endswith("/held"), "it holds the file")
         self.addCleanup(lambda: (process.kill(), process.wait()))
         return process
 
@@ -565,6 +616,18 @@ class Busy(LoginCase):
         process.kill()
         process.wait()
         self.assert_locked_soon(user)
+
+    def test_told_to_end_it_detaches_what_is_in_use(self):
+        harness.write_config(unmount_wait=1)
+        user = self.user()
+        self.volume(user)
+        self.open(user)
+        process = self.holder(user)
+        self.tell_the_watcher_to_end()
+        self.wait_until(lambda: not self.mounts(user), "detached")
+        self.wait_until(lambda: not self.processes("ecfs-login\0watch"), "the watcher has ended")
+        self.assertTrue(any("in use by sleep" in l for l in LOG))
+        self.assertIsNone(process.poll())
 
     def test_lazy(self):
         harness.write_config(unmount_wait=0, unmount_busy="lazy")

@@ -15,6 +15,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cinttypes>
+#include <cstdio>
 #include <cstring>
 #include <ctime>
 
@@ -372,6 +374,28 @@ Result<Reply> run_as(const Identity& who, int timeout_ms, const std::function<Re
   Result<Reply> reply = receive_reply(ours.get(), timeout_ms < 0 ? -1 : now_ms() + timeout_ms);
   (void)child.wait(0);  // it has nothing left to do; this also ends one that was stopped
   return reply;
+}
+
+std::optional<std::uint64_t> start_time_of(pid_t pid) {
+  const Fd fd(open(("/proc/" + std::to_string(pid) + "/stat").c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) return {};
+  Bytes bytes(4096);
+  auto len = read_full(fd.get(), bytes);
+  if (!len) return {};
+  std::string text(as_text(ByteView(bytes).first(*len)));
+  // The second field is the program's name in parentheses, which may hold anything: count from the last ')'.
+  const std::size_t end = text.rfind(')');
+  if (end == std::string::npos) return {};
+  char state = 0;
+  std::uint64_t started = 0;
+  // Fields 3 to 22 of proc(5).
+  if (std::sscanf(text.c_str() + end + 1,
+                  " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %" SCNu64, &state,
+                  &started) != 2 ||
+      state == 'Z' || state == 'X') {
+    return {};
+  }
+  return started;
 }
 
 }  // namespace ecfs

@@ -75,6 +75,10 @@ struct Reply {
 // kUnavailable. The parent must have no other thread that holds a lock which `work` needs (ecfs-login has none).
 Result<Reply> run_as(const Identity& who, int timeout_ms, const std::function<Result<Reply>()>& work);
 
+// start_time_of reads when a process started, in clock ticks since the boot (proc(5)): nothing if there is none. With
+// it a process is told from a later one of the same number.
+std::optional<std::uint64_t> start_time_of(pid_t pid);
+
 struct Pipe {
   Fd read_end;
   Fd write_end;
