@@ -1,5 +1,5 @@
 #!/bin/bash
-# bash completion: offers what there is, and names with $(), ; and backticks do nothing.
+# CVE-2022-25328: bash completion: offers what there is, and names with $(), ; and backticks do nothing.
 . "$(dirname "$0")/lib.sh"
 completions=$(readlink -f "$(dirname "$0")/../../etc/completions")
 mkdir -p work home/.ecfs/Private home/.ecfs/Work; cd work

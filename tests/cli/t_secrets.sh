@@ -1,5 +1,5 @@
 #!/bin/bash
-# No secret in the arguments or the environment of any process, nor in what the tool prints: a sampler looks at all of /proc
+# CVE-2008-5188, CVE-2009-1296: no secret in the arguments or the environment of any process, nor in what the tool prints: a sampler looks at all of /proc
 # while every command runs that takes or makes one.
 . "$(dirname "$0")/lib.sh"
 cd "$HOME_A"

@@ -257,7 +257,7 @@ class Password(LoginCase):
         self.assert_locked_soon(user)  # pamtester ended without close_session
         self.assertTrue(any(f"user {user}: Private is open" in l for l in LOG), LOG)
 
-    def test_no_secret_is_ever_to_be_seen(self):
+    def test_CVE_2008_5188_CVE_2009_1296_no_secret_is_ever_to_be_seen(self):
         canaries = {name: f"Canary-{name}-7351" for name in ("old", "new", "third")}
         user = self.user(canaries["old"])
         recovery = self.volume(user, canaries["old"])[0]
