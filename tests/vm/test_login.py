@@ -1,0 +1,661 @@
+"""Logins on a real Debian: the package installed in it with apt, on a serial console, over ssh, by su, sudo, cron and systemd.
+
+Users: alice and carol have a volume each, bob has none. One table is printed, a line for each situation with what was
+seen in it; a situation in which something else was seen than ecfs promises is WRONG, and the test fails.
+"""
+
+import contextlib
+import glob
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+
+import debian
+import vm
+
+BUILD = os.environ["VM_BUILD"]
+PASSWORDS = {"alice": "violet kettle argues north", "bob": "seven plain doors stay shut", "carol": "amber tide counts to nine"}
+PRIVATE = "/home/%s/Private"
+LOCKED_SOON_S = 15
+SITUATIONS = []
+
+
+class Wrong(Exception):
+    pass
+
+
+def check(is_so, what):
+    if not is_so:
+        raise Wrong(what)
+
+
+def situation(name):
+    def add(function):
+        SITUATIONS.append((name, function))
+        return function
+    return add
+
+
+class Logins:
+    """The machine, and what is looked at in it."""
+
+    def __init__(self, machine):
+        self.m = machine
+
+    def is_open(self, user):
+        return self.m.sh("grep -q ' %s fuse.ecfs ' /proc/self/mounts" % (PRIVATE % user))[0] == 0
+
+    def open_mounts(self):
+        return [line.split()[1] for line in self.m.sh("grep ' fuse.ecfs ' /proc/self/mounts")[1].splitlines()]
+
+    def servers(self, user):
+        """How many mounts are served, how many watchers run."""
+        return tuple(int(n) for n in self.m.must(
+            "pgrep -c -P 1 -u %s -x ecfs-mountd; pgrep -c -f 'ecfs-login [w]atch --uid=%s$'; true" % (user, self.uid(user))).split())
+
+    def uid(self, user):
+        return self.m.must("id -u " + user)
+
+    def locked(self, user, within_s=LOCKED_SOON_S):
+        """Waits until the volume is locked, and nothing of it is left; gives the seconds."""
+        begun = time.monotonic()
+        path, uid = PRIVATE % user, self.uid(user)
+        status, _ = self.m.sh("for i in $(seq %d); do grep -q ' %s ' /proc/self/mounts || exit 0; sleep 0.1; done; exit 1" %
+                                (within_s * 10, path))
+        took = time.monotonic() - begun
+        check(status == 0, "still mounted after %.0f s" % took)
+        status, left = self.m.sh("for i in $(seq 50); do [ -e /run/ecfs/%s ] || pgrep -u %s -x ecfs-mountd >/dev/null || exit 0; "
+                                   "sleep 0.1; done; ls /run/ecfs/%s; pgrep -a -u %s -x ecfs-mountd; exit 1" % (uid, user, uid, user))
+        check(status == 0, "locked, and this is left: " + left)
+        return took
+
+    def log(self, since):
+        return self.m.sh("journalctl -q -o cat -t ecfs-login -t ecfs-mountd -t pam_ecfs --since=@%s" % since)[1]
+
+    def now(self):
+        return self.m.must("date +%s.%N")
+
+    def note(self, session, text):
+        status, said = session.run("echo %s >Private/note && cat Private/note" % text)
+        check((status, said) == (0, text), "a note cannot be written: " + said)
+
+    def reads(self, session, text):
+        status, said = session.run("cat Private/note")
+        check((status, said) == (0, text), "the note cannot be read: " + said)
+
+    def ssh(self, user):
+        return self.m.ssh(user).log_in(PASSWORDS[user])
+
+    def quiet(self):
+        """After a situation that went wrong: nobody is logged in, nothing is open."""
+        self.m.sh("pkill -KILL -u alice; pkill -KILL -u bob; pkill -KILL -u carol; pkill -KILL -x login; sleep 2; "
+                    "umount -l /home/*/Private; true")
+
+
+# ---- Opening and locking ----
+
+@situation("login at a console, logout")
+def console(t):
+    session = t.m.console().log_in("alice", PASSWORDS["alice"])
+    check(session.ours == [], "it said: %s" % session.ours)
+    check(t.is_open("alice"), "not mounted")
+    t.note(session, "one")
+    options = session.run("grep ' /home/alice/Private ' /proc/self/mounts")[1]
+    check("nosuid,nodev" in options, options)
+    session.log_out()
+    took = t.locked("alice")
+    check(t.m.sh("grep -r one /home/alice/.Private")[0] == 1, "the note is readable in ~/.Private")
+    left = t.m.must("ls /home/alice/Private")
+    return "open, nothing said; locked %.1f s after the logout, %s in its place" % (took, left)
+
+
+@situation("ssh with the password")
+def ssh_password(t):
+    session = t.ssh("alice")
+    check(session.ours == [], "it said: %s" % session.ours)
+    t.reads(session, "one")
+    session.log_out()
+    return "open, nothing said; locked %.1f s after the logout" % t.locked("alice")
+
+
+@situation("ssh with a key")
+def ssh_key(t):
+    session = t.m.with_key("alice")
+    said = session.ours
+    check(not t.is_open("alice"), "mounted without a password")
+    check(said == ["ecfs: Private is locked; open it with: ecfs mount-private"], "it said: %s" % said)
+    session.send("ecfs mount-private")
+    session.expect("assphrase.*: ")
+    session.password(PASSWORDS["alice"])
+    t.reads(session, "one")
+    session.log_out()
+    return "locked, \"%s\"; that opens it; locked %.1f s after the logout" % (said[0], t.locked("alice"))
+
+
+@situation("ssh, keyboard-interactive")
+def ssh_keyboard(t):
+    session = t.m.ssh("alice", "-o", "PreferredAuthentications=keyboard-interactive").log_in(PASSWORDS["alice"])
+    said = session.ours
+    check(not t.is_open("alice"), "mounted")
+    check(len(said) == 1 and "ecfs mount-private" in said[0], "it said: %s" % said)
+    session.log_out()
+    return "the password stays in sshd's other process: locked, \"%s\"" % said[0]
+
+
+@situation("a user without a volume")
+def without(t):
+    on_console = t.m.console().log_in("bob", PASSWORDS["bob"])
+    over_ssh = t.ssh("bob")
+    check(on_console.ours + over_ssh.ours == [], "it said something")
+    check(t.open_mounts() == [] and t.m.sh("ls /run/ecfs")[1] in ("", "ls: cannot access '/run/ecfs': No such file or directory"),
+          "something was started")
+    on_console.log_out()
+    over_ssh.log_out()
+    return "console and ssh: nothing said, nothing started"
+
+
+@situation("su and su - to a user with a volume")
+def su(t):
+    for command in ("su - alice -c true", "su alice -c true"):
+        status, said = t.m.sh(command)
+        check((status, said) == (0, ""), "root's %s said: %s" % (command, said))
+    check(not t.is_open("alice"), "root's su opened it")
+    session = t.ssh("bob")
+    session.send("su - alice")
+    session.expect("Password: ")
+    session.password(PASSWORDS["alice"])
+    t.reads(session, "one")
+    session.send("exit")
+    session.to_prompt()
+    took = t.locked("alice")
+    session.log_out()
+    return "root: nothing said, locked; another user, with the password: open, locked %.1f s after it" % took
+
+
+@situation("sudo, su to a user without a volume")
+def sudo(t):
+    root = t.m.sh("sudo -u alice ls /home/alice/Private")
+    check(root[0] == 0 and "ecfs:" not in root[1] and not t.is_open("alice"), "root's sudo: %s" % root[1])
+    session = t.ssh("bob")
+    session.send("sudo -u alice cat /home/alice/Private/note")
+    session.expect("password for bob: ")
+    session.password(PASSWORDS["bob"])
+    check("ecfs:" not in session.said and not t.is_open("alice"), "sudo to alice said: " + session.said)
+    session.log_out()
+    session = t.ssh("alice")
+    session.send("sudo -u bob true")
+    session.expect("password for alice: ")
+    session.password(PASSWORDS["alice"])
+    check("ecfs:" not in session.said, "sudo to bob said: " + session.said)
+    session.send("su bob -c 'echo I am $USER'")
+    session.expect("Password: ")
+    session.password(PASSWORDS["bob"])
+    check("ecfs:" not in session.said, "su to bob said: " + session.said)
+    t.reads(session, "one")
+    session.log_out()
+    t.locked("alice")
+    return "no question, nothing said, nothing mounted or unmounted"
+
+
+# ---- Several sessions ----
+
+@situation("20 logins at the same instant")
+def twenty(t):
+    sessions = [t.m.ssh("alice") for _ in range(20)]
+    for session in sessions:
+        session.expect("assword: ")
+    for session in sessions:
+        session.send(PASSWORDS["alice"])
+    said = []
+    for session in sessions:
+        session.to_prompt()
+        said += session.ours
+    check(said == [], "they said: %s" % said)
+    check(t.open_mounts() == [PRIVATE % "alice"], "mounts: %s" % t.open_mounts())
+    served, watchers = t.servers("alice")
+    check((served, watchers) == (1, 1), "%d servers, %d watchers" % (served, watchers))
+    for session in sessions:
+        t.reads(session, "one")
+    for session in sessions[:-1]:
+        session.send("exit")
+    for session in sessions[:-1]:
+        session.expect(debian.pexpect.EOF)
+    check(t.is_open("alice"), "locked although one is there")
+    t.reads(sessions[-1], "one")
+    sessions[-1].log_out()
+    return "one mount, one watcher, all read it; open while the last one was there, then locked in %.1f s" % t.locked("alice")
+
+
+@situation("console logout while ssh goes on")
+def first_logout(t):
+    on_console = t.m.console().log_in("alice", PASSWORDS["alice"])
+    over_ssh = t.ssh("alice")
+    status, _ = over_ssh.run("exec 7>>Private/open && echo before >&7")
+    check(status == 0, "a file cannot be opened")
+    on_console.log_out()
+    time.sleep(3)
+    check(t.is_open("alice"), "the first logout locked it")
+    status, said = over_ssh.run("echo after >&7 && cat Private/open && rm Private/open && exec 7>&-")
+    check((status, said) == (0, "before\nafter"), "the open file: " + said)
+    over_ssh.log_out()
+    return "open, with the file that was open; locked %.1f s after the second logout" % t.locked("alice")
+
+
+@situation("the same with KillUserProcesses=yes")
+def kill_user_processes(t):
+    t.m.must("mkdir -p /etc/systemd/logind.conf.d; printf '[Login]\\nKillUserProcesses=yes\\n' >/etc/systemd/logind.conf.d/test.conf; "
+             "systemctl restart systemd-logind")
+    try:
+        first, second = t.ssh("alice"), t.m.console().log_in("alice", PASSWORDS["alice"])
+        status, _ = first.run("sleep 1000 & disown")
+        check(status == 0 and t.m.sh("pgrep -u alice -x sleep")[0] == 0, "no program was left behind")
+        first.log_out()
+        time.sleep(3)
+        check(t.m.sh("pgrep -u alice -x sleep")[0] == 1, "the session's program was not ended: the setting is not in force")
+        check(t.is_open("alice"), "the first logout locked it")
+        t.reads(second, "one")
+        second.log_out()
+        took = t.locked("alice")
+    finally:
+        t.m.must("rm /etc/systemd/logind.conf.d/test.conf; systemctl restart systemd-logind")
+    return "the session's programs ended, the mount stayed; locked %.1f s after the second logout" % took
+
+
+@situation("logout while a program keeps a file open")
+def busy(t):
+    since = t.now()
+    session = t.ssh("alice")
+    session.run("sleep 1000 <Private/note & disown")
+    pid = t.m.must("pgrep -u alice -x sleep")
+    session.log_out()
+    t.m.must("for i in $(seq 300); do journalctl -q -o cat -t ecfs-login --since=@%s | grep -q 'in use by' && exit 0; sleep 0.3; done; exit 1"
+             % since)
+    line = [line for line in t.log(since).splitlines() if "in use by" in line][0]
+    check("sleep (%s)" % pid in line, line)
+    check(t.is_open("alice"), "not open any more")
+    t.m.must("kill " + pid)
+    return "the journal: \"%s\"; locked %.1f s after its end" % (line[line.index("stays open"):], t.locked("alice"))
+
+
+@situation("sshd's session killed (SIGKILL)")
+def killed(t):
+    session = t.ssh("alice")
+    t.reads(session, "one")
+    t.m.must("pkill -KILL -f '^sshd: alice'")
+    took = t.locked("alice")
+    session.terminal.close(force=True)
+    return "locked in %.1f s" % took
+
+
+# ---- Not logins ----
+
+@situation("a cron job, locked and open")
+def cron(t):
+    t.m.must("printf '* * * * * cat Private/note >>cron.out 2>&1 || echo locked >>cron.out\\n' | crontab -u alice -")
+    # cron begins at the next minute, to which the clock is put forward.
+    ran = ("date -s @$(($(date +%%s) / 60 * 60 + 58)) >/dev/null; systemctl restart cron; "
+           "for i in $(seq 100); do grep -q %s /home/alice/cron.out && exit 0; sleep 1; done; exit 1")
+    t.m.must(ran % "locked")
+    check(not t.is_open("alice"), "the job opened it")
+    session = t.ssh("alice")
+    t.m.must(ran % "one")
+    t.reads(session, "one")
+    session.log_out()
+    took = t.locked("alice")
+    t.m.must("crontab -u alice -r")
+    return "does not open it, reads it while it is open; locked %.1f s after the logout" % took
+
+
+@situation("systemd --user, and lingering")
+def user_services(t):
+    t.m.must("loginctl enable-linger alice; for i in $(seq 100); do systemctl -q is-active user@%s && exit 0; sleep 0.2; done; exit 1" %
+             t.uid("alice"))
+    check(not t.is_open("alice"), "lingering opened it")
+    session = t.ssh("alice")
+    status, said = session.run("systemd-run --user --wait --pipe -q cat Private/note")
+    check((status, said) == (0, "one"), "a user service: " + said)
+    status, said = session.run("systemd-run --user --wait --pipe -q grep -c ' ecfs:' /proc/keys")
+    check(status == 0, "a user service does not find the key in the keyring: " + said)
+    session.log_out()
+    took = t.locked("alice")
+    check(t.m.sh("systemctl -q is-active user@" + t.uid("alice"))[0] == 0, "the user's systemd has ended")
+    t.m.must("loginctl disable-linger alice")
+    return "not opened by lingering; a user service reads it and finds the key; locked %.1f s after the logout, while the user's systemd goes on" % took
+
+
+@situation("a console that logs in by itself")
+def autologin(t):
+    drop_in = "/etc/systemd/system/serial-getty@ttyS1.service.d"
+    t.m.must("mkdir -p %s; printf '[Service]\\nExecStart=\\nExecStart=-/sbin/agetty --autologin alice --keep-baud 115200 - vt220\\n' >%s/test.conf; "
+             "systemctl daemon-reload; systemctl restart serial-getty@ttyS1" % (drop_in, drop_in))
+    session = t.m.console()
+    try:
+        session.to_prompt()
+        said = session.ours
+        check(not t.is_open("alice"), "mounted without a password")
+        check(said == ["ecfs: Private is locked; open it with: ecfs mount-private"], "it said: %s" % said)
+    finally:
+        t.m.must("rm -r %s; systemctl daemon-reload; systemctl restart serial-getty@ttyS1" % drop_in)
+    session.expect("login: ")
+    return "locked, \"%s\"" % said[0]
+
+
+@situation("ecfs status --all, and the journal")
+def status(t):
+    since = t.now()
+    session = t.ssh("alice")
+    told = t.m.must("ecfs status --all")
+    check(re.search(r"alice \(\d+\)\n  Private: open at /home/alice/Private since .*, by slot \d+ \(password\), served by process \d+", told), told)
+    line = [line for line in t.log(since).splitlines() if "Private is open" in line][0]
+    unit = t.m.must("systemctl status ecfs-user@%s | cat" % t.uid("alice"))
+    check("Encrypted files of user" in unit and "ecfs-mountd" in unit, unit)
+    session.log_out()
+    t.locked("alice")
+    check(t.m.must("ecfs status --all") == "Nothing is open, for any user.", "after the logout")
+    return "%s; the journal: \"%s\"" % (told.splitlines()[1].strip(), line)
+
+
+@situation("AppArmor")
+def apparmor(t):
+    session = t.ssh("alice")
+    loaded = t.m.must("grep -E '^ecfs-' /sys/kernel/security/apparmor/profiles | sort").splitlines()
+    check(loaded == ["ecfs-login (enforce)", "ecfs-mountd (enforce)"], "loaded: %s" % loaded)
+    for what, profile in (("pgrep -o -u alice -x ecfs-mountd", "ecfs-mountd"), ("pgrep -o -f 'ecfs-login [w]atch'", "ecfs-login")):
+        confined = t.m.must("cat /proc/$(%s)/attr/current" % what)
+        check(confined == profile + " (enforce)", "%s runs as %s" % (profile, confined))
+        for what, command in (("another program", "/bin/true; true"), ("a connection", "exec 3<>/dev/tcp/127.0.0.1/22")):
+            check(t.m.sh("bash -c '%s'" % command)[0] == 0, "without AppArmor not even " + what)
+            check(t.m.sh("aa-exec -p %s -- /bin/bash -c '%s'" % (profile, command.replace("; true", "")))[0] != 0, what + " is made in " + profile)
+    session.log_out()
+    t.locked("alice")
+    return "both profiles are enforced, for the server and the watcher; no other program and no connection in them"
+
+
+@situation("the machine sleeps while it is open")
+def suspend(t):
+    profile = "/home/alice/.ecfs/Private/profile.json"
+    t.m.must("systemctl -q enable ecfs-suspend && cp -p %s /root/profile.json && "
+             "sed -i 's/\"options\": *\\[\\]/\"options\": [\"suspend\"]/' %s && grep -q '\"suspend\"' %s" % ((profile,) * 3))
+    try:
+        session = t.ssh("alice")
+        check(session.run("exec 7>>Private/open")[0] == 0, "a file cannot be opened")
+        slept = t.m.must("date +%s; rtcwake -m no -s 8 >/dev/null && systemctl suspend && sleep 15; date +%s; journalctl -q -k -b | grep -c 'PM: suspend exit'", 240)
+        check(slept.splitlines()[-1] == "1", "it did not sleep: " + slept)
+        told = t.m.must("setpriv --reuid=alice --regid=alice --init-groups --reset-env ecfs status")
+        check("Private: suspended" in told, told)
+        status, said = session.run("cat Private/note")
+        check(status == 1 and "Required key not available" in said, "read while it was suspended: " + said)
+        again = t.ssh("alice")
+        check(any("open again" in line for line in again.ours), "the next login said: %s" % again.ours)
+        t.reads(session, "one")
+        again.log_out()
+        session.run("exec 7>&-; rm Private/open")
+        session.log_out()
+        t.locked("alice")
+    finally:
+        t.m.must("cp -p /root/profile.json %s; systemctl -q disable ecfs-suspend" % profile)
+    return "its keys are wiped, although a file is open; the next login: \"%s\"" % again.ours[0]
+
+
+# ---- Passwords ----
+
+def change_password(session, old, new):
+    session.send("passwd")
+    for question, answer in (("urrent password: ", old), ("New password: ", new), ("new password: ", new)):
+        session.expect(question)
+        session.send(answer)
+    session.to_prompt()
+    check("updated successfully" in session.said, session.said)
+    check(session.ours == [], "it said: %s" % session.ours)
+
+
+@situation("passwd by the user")
+def passwd(t):
+    session = t.ssh("alice")
+    change_password(session, PASSWORDS["alice"], "harbour lamp under glass")
+    PASSWORDS["alice"] = "harbour lamp under glass"
+    session.log_out()
+    t.locked("alice")
+    session = t.ssh("alice")
+    check(session.ours == [], "it said: %s" % session.ours)
+    t.reads(session, "one")
+    session.log_out()
+    t.locked("alice")
+    return "the next login opens it"
+
+
+@situation("passwd by root, then ssh, then the console")
+def passwd_by_root(t):
+    old, PASSWORDS["alice"] = PASSWORDS["alice"], "copper bell chosen by root"
+    said = t.m.must("printf 'alice:%s\\n' | chpasswd" % PASSWORDS["alice"])
+    session = t.ssh("alice")
+    told = session.ours
+    check(not t.is_open("alice"), "opened by a password that it does not have")
+    check(len(told) == 1 and "does not open Private" in told[0] and "ecfs mount-private" in told[0], "ssh said: %s" % told)
+    session.send("ecfs mount-private")
+    session.expect("assphrase.*: ")
+    session.password(old)
+    t.reads(session, "one")
+    session.log_out()
+    t.locked("alice")
+    asked = t.m.console()
+    asked.send("")
+    asked.expect("login: ")
+    asked.send("alice")
+    asked.expect("Password: ")
+    asked.send(PASSWORDS["alice"])
+    asked.expect("Old password or recovery key")
+    asked.password(old)
+    check(any("from now on" in line for line in asked.ours), "the console said: %s" % asked.ours)
+    t.reads(asked, "one")
+    asked.log_out()
+    t.locked("alice")
+    session = t.ssh("alice")
+    check(session.ours == [], "the login after it said: %s" % session.ours)
+    t.reads(session, "one")
+    session.log_out()
+    t.locked("alice")
+    return "root is told: %s. ssh: \"%s\", the old one opens it by hand; the console asks for the old one, once, and then it opens" % (
+        "yes" if "still open with the former password" in said else "NO", told[0])
+
+
+@situation("passwd by root, then ecfs key change")
+def key_change(t):
+    old, PASSWORDS["carol"] = PASSWORDS["carol"], "granite moth chosen by root"
+    t.m.must("printf 'carol:%s\\n' | chpasswd" % PASSWORDS["carol"])
+    session = t.ssh("carol")
+    check(not t.is_open("carol"), "opened by a password that it does not have")
+    session.send("ecfs key change --kdf-memory 19 --kdf-time 2 Private")
+    for question, answer in (("assphrase .*: ", old), ("New passphrase: ", PASSWORDS["carol"]), ("more: ", PASSWORDS["carol"])):
+        session.expect(question)
+        session.send(answer)
+    session.to_prompt()
+    session.log_out()
+    session = t.ssh("carol")
+    check(session.ours == [] and t.is_open("carol"), "the next login said: %s" % session.ours)
+    session.log_out()
+    t.locked("carol")
+    return "the next login opens it"
+
+
+# ---- The machine ----
+
+def median(times):
+    return "%.2f s (%.2f to %.2f)" % (statistics.median(times), min(times), max(times))
+
+
+@situation("seconds from the password to the prompt")
+def seconds(t):
+    times = {"alice": [], "bob": []}
+    for user in list(times) * 10:
+        session = t.m.console().log_in(user, PASSWORDS[user])
+        times[user].append(session.seconds)
+        session.log_out()
+        if user == "alice":
+            t.locked("alice")
+    return "with a volume %s, without %s, median of 10 at the console" % (median(times["alice"]), median(times["bob"]))
+
+
+@situation("reboot while it is open")
+def reboot(t):
+    since = t.now()
+    session = t.ssh("alice")
+    session.run("exec 7>>Private/log; cd Private; for i in 1 2 3 4 5; do echo line $i; done >&7")
+    second = t.ssh("carol")
+    second.run("echo kept >Private/note")
+    log = t.m.at("console.log")
+    begun, size = time.monotonic(), os.path.getsize(log)
+    t.m.sh("systemctl --no-block reboot")
+    for each in (session, second):
+        with contextlib.suppress(debian.Ended):
+            each.expect(debian.pexpect.EOF)
+        each.terminal.close(force=True)
+    t.m.shell.kill()
+    t.m.shell.wait()
+    while "TEST: the disk" not in open(log, errors="replace").read()[size:]:
+        check(time.monotonic() - begun < 150, "it did not reboot")
+        time.sleep(0.1)
+    down = time.monotonic() - begun
+    t.m.is_up()
+    said = open(log, errors="replace").read()[size:]
+    disk = re.search(r"TEST: the disk (.*)", said).group(1).strip()
+    check(disk == "is clean", "the disk " + disk)
+    check(not re.search(r"FAILED|Failed|timed out|Timed out|remains|not responding", said.split("TEST:")[0]), "the console: " + said[:2000])
+    journal = t.m.must("journalctl -q -b -1 -o short-monotonic --since=@%s" % since)
+    complaints = [line for line in journal.splitlines()
+                  if re.search(r"(ecfs|Private).*([Ff]ail|busy|unexpected|in use|left-over|remains|cannot)|[Ff]ail.*(ecfs|Private)|SIGKILL", line)]
+    check(not complaints, "the journal: " + " / ".join(complaints))
+    session = t.ssh("alice")
+    status, text = session.run("cat Private/log")
+    check((status, text.count("line")) == (0, 5), "what was written before: " + text)
+    t.reads(session, "one")
+    session.log_out()
+    t.locked("alice")
+    return "down in %.0f s, no complaint; the disk %s; opens after it, with all that was written" % (down, disk)
+
+
+@situation("the package removed while it is open")
+def removed(t):
+    session = t.ssh("alice")
+    t.m.must("DEBIAN_FRONTEND=noninteractive apt-get -q -y remove ecfs")
+    t.reads(session, "one")
+    session.log_out()
+    took = t.locked("alice")
+    for user in PASSWORDS:
+        again = t.ssh(user)
+        check(again.ours == [], "%s's login said: %s" % (user, again.ours))
+        again.log_out()
+    check(t.m.sh("grep -l pam_ecfs /etc/pam.d/*")[0] == 1, "a line of PAM is left")
+    on_console = t.m.console().log_in("alice", PASSWORDS["alice"])
+    on_console.log_out()
+    return "serves to the logout, locked %.1f s after it; then all log in, at the console and over ssh" % took
+
+
+@situation("the journals of all of it")
+def journals(t):
+    bad = "ended unexpectedly|segfault|core dump|apparmor=.DENIED.*profile=.ecfs"
+    found = t.m.sh("journalctl -q -o cat | grep -E '%s' | grep -vE 'comm=.(bash|aa-exec)'" % bad)[1]
+    check(not found, found)
+    return "no crash, and nothing that AppArmor refused; %s lines of ecfs" % t.m.must(
+        "journalctl -q -o cat -t ecfs-login -t ecfs-mountd -t pam_ecfs -t ecfs-sessions | wc -l")
+
+
+@situation("installed again, power-off while it is open")
+def power_off(t):
+    t.m.must("DEBIAN_FRONTEND=noninteractive apt-get -q -y install /root/ecfs_*.deb", 240)
+    session = t.ssh("alice")
+    t.reads(session, "one")
+    log = t.m.at("console.log")
+    begun, size = time.monotonic(), os.path.getsize(log)
+    t.m.sh("systemctl --no-block poweroff")
+    with contextlib.suppress(debian.Ended):
+        session.expect(debian.pexpect.EOF)
+    session.terminal.close(force=True)
+    while t.m.process.poll() is None:
+        check(time.monotonic() - begun < 150, "it did not power off")
+        time.sleep(0.1)
+    said = open(log, errors="replace").read()[size:]
+    check(not re.search(r"FAILED|Failed|timed out|Timed out|remains|not responding", said), "the console: " + said[:2000])
+    return "off in %.0f s, no complaint" % (time.monotonic() - begun)
+
+
+# ---- All of it ----
+
+def make_package(work):
+    for program in ("dpkg-shlibdeps", "file"):
+        if shutil.which(program) is None:
+            vm.skip_all("the package cannot be made: %s is missing (setup/install-packages package)" % program)
+    vm.run(os.environ["VM_CPACK"], "-G", "DEB", "--config", os.path.join(BUILD, "CPackConfig.cmake"), "-B", work,
+           capture_output=True)
+    return glob.glob(os.path.join(work, "ecfs_*.deb"))[0]
+
+
+def install(m, deb):
+    begun = time.monotonic()
+    m.must("DEBIAN_FRONTEND=noninteractive apt-get -q -y install /root/" + deb, 240)
+    took = time.monotonic() - begun
+    m.must("systemctl restart ssh")
+    for user, password in PASSWORDS.items():
+        m.must("useradd --create-home --shell /bin/bash %s; printf '%s:%s\\n' | chpasswd; usermod -aG sudo %s" % (user, user, password, user))
+        if user == "bob":
+            continue
+        m.must("printf '%s\\n' | setpriv --reuid=%s --regid=%s --init-groups --reset-env -- sh -c 'cd; ecfs setup-private --yes "
+               "--kdf-memory 19 --kdf-time 2 --recovery-key-file recovery --passphrase-fd 0'" % (password, user, user))
+        m.must("install -d -m 700 -o %s -g %s /home/%s/.ssh; install -m 600 -o %s -g %s /root/.ssh/authorized_keys /home/%s/.ssh/" % ((user,) * 6))
+    return took
+
+
+def main():
+    work = vm.work_folder("login")
+    begun = time.monotonic()
+    deb = make_package(os.path.join(work, "package"))
+    depends = subprocess.run(["dpkg-deb", "-f", deb, "Depends"], check=True, capture_output=True, text=True).stdout.strip()
+    image = debian.image(depends)
+    made = time.monotonic()
+    with open(deb, "rb") as f:
+        package = f.read()
+    machine = debian.Machine(work, image, {
+        "root/" + os.path.basename(deb): package,
+        "etc/ssh/sshd_config.d/test.conf": b"MaxStartups 100\nMaxSessions 100\nKbdInteractiveAuthentication yes\nUseDNS no\n",
+    })
+    wrong = 0
+    t = Logins(machine)
+    width = max(len(name) for name, _ in SITUATIONS)
+
+    def row(name, seen, seconds, is_right=True):
+        print("%-*s  %4.0f s  %s  %s" % (width, name, seconds, "ok   " if is_right else "WRONG", seen), flush=True)
+
+    only = sys.argv[1:]
+    try:
+        started = time.monotonic()
+        machine.start()
+        row("boot", "from nothing to the prompt and sshd", time.monotonic() - started)
+        installed = time.monotonic()
+        took = install(machine, os.path.basename(deb))
+        row("apt install ./%s" % os.path.basename(deb)[:4] + "_*.deb", "%.0f s; then three users, two volumes" % took, time.monotonic() - installed)
+        for name, function in SITUATIONS:
+            if only and function.__name__ not in only:
+                continue
+            since = time.monotonic()
+            try:
+                row(name, function(t), time.monotonic() - since)
+            except (Wrong, debian.Ended, RuntimeError, OSError) as error:
+                wrong += 1
+                row(name, str(error), time.monotonic() - since, False)
+                with open(os.path.join(work, "journal-%s.txt" % function.__name__), "w") as f, contextlib.suppress(debian.Ended):
+                    f.write(machine.sh("journalctl -q -b -o short-monotonic | tail -n 400")[1])
+                with contextlib.suppress(debian.Ended):
+                    t.quiet()
+    finally:
+        machine.end()
+    print("%d situations, %d wrong; %.0f s, of them %.0f s for package and image" %
+          (len(only or SITUATIONS), wrong, time.monotonic() - begun, made - begun))
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
