@@ -30,9 +30,9 @@ set(CPACK_DEBIAN_PACKAGE_PRIORITY optional)
 set(CPACK_DEBIAN_COMPRESSION_TYPE none)  # size.cmake compresses
 
 # Libraries are found in the programs; these are programs that are run, and their files: fusermount3, pam-auth-update, the
-# dictionary that passwords are tried on.
+# dictionary that passwords are tried on; and the library for the kernel's TPM, which is loaded by name.
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
-set(CPACK_DEBIAN_PACKAGE_DEPENDS "fuse3, libpam-runtime (>= 1.0.1-6), cracklib-runtime")
+set(CPACK_DEBIAN_PACKAGE_DEPENDS "fuse3, libpam-runtime (>= 1.0.1-6), cracklib-runtime, libtss2-tcti-device0 (>= 3.2)")
 if(ECFS_BOTAN AND botan_FOUND)  # loaded where it is there; the package has its number
   string(REGEX REPLACE "^libbotan-2\\.so\\.([0-9]+)$" "libbotan-2-\\1" CPACK_DEBIAN_PACKAGE_SUGGESTS "${botan_soname}")
 endif()

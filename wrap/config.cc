@@ -9,6 +9,7 @@
 #include <set>
 
 #include "wrap/base/file.h"
+#include "wrap/tpm2.h"
 
 namespace ecfs::wrap {
 namespace {
@@ -77,6 +78,11 @@ std::string set(Config& config, std::string_view name, std::string_view value) {
     return parse_services(value, config.ask_services)
                ? ""
                : "ask_services is a list of at most 32 PAM services, separated by spaces";
+  }
+  if (name == "tpm_tcti") {
+    if (auto good = check_tcti(value); !good) return good.error().what;
+    config.tpm_tcti = value;
+    return "";
   }
   return "there is no such setting";
 }

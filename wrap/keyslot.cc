@@ -21,6 +21,8 @@ constexpr std::size_t kSaltBytes = 16;
 constexpr std::size_t kCommitmentBytes = 32;
 constexpr std::size_t kWrapBytes = kGcmNonceBytes + kGcmTagBytes + kCommitmentBytes;  // around the secret
 constexpr std::size_t kKeyBytes = 32;
+constexpr std::size_t kCostBytes = 12;
+constexpr std::size_t kStretchedBytes = 64;  // of the passphrase of a TPM slot
 constexpr std::size_t kMaxPassphraseBytes = 4096;
 constexpr std::uint8_t kVersion = 1;
 
@@ -176,7 +178,7 @@ struct PasswordParameters {
 };
 
 Result<PasswordParameters> password_parameters(ByteView parameters) {
-  if (parameters.size() != kSaltBytes + 12) return malformed("its parameters have the wrong length");
+  if (parameters.size() != kSaltBytes + kCostBytes) return malformed("its parameters have the wrong length");
   PasswordParameters p;
   p.salt = parameters.first(kSaltBytes);
   if (all_zero(p.salt)) return malformed("its salt is zero");
@@ -184,6 +186,53 @@ Result<PasswordParameters> password_parameters(ByteView parameters) {
   p.cost = {load_le<std::uint32_t>(costs), load_le<std::uint32_t>(costs + 4), load_le<std::uint32_t>(costs + 8)};
   ECFS_TRY(check_cost_readable(p.cost));
   return p;
+}
+
+// Of both TPM types.
+struct Tpm2Parameters {
+  ByteView salt;
+  Argon2Cost cost;  // of tpm2+password
+  Tpm2Sealed sealed;
+};
+
+Result<Tpm2Parameters> tpm2_parameters(SlotType type, ByteView parameters) {
+  const bool with_password = type == SlotType::kTpm2Password;
+  const std::size_t head = kSaltBytes + (with_password ? kCostBytes : 0);
+  if (parameters.size() < head) return malformed("its parameters have the wrong length");
+  Tpm2Parameters p;
+  p.salt = parameters.first(kSaltBytes);
+  if (all_zero(p.salt)) return malformed("its salt is zero");
+  if (with_password) {
+    ECFS_LET(const PasswordParameters password, password_parameters(parameters.first(head)));
+    p.cost = password.cost;
+  }
+  auto sealed = parse_sealed(parameters.subspan(head));
+  if (!sealed) return malformed("what the TPM sealed has parts that do not fit");
+  p.sealed = *std::move(sealed);
+  if (p.sealed.needs_auth != (with_password || p.sealed.pcrs == 0)) return malformed("it is of another type");
+  return p;
+}
+
+// What the passphrase of a TPM slot gives.
+struct Stretched {
+  Secret all;   // goes into the key
+  Secret auth;  // is shown to the TPM
+};
+
+Result<Stretched> stretch(const Secret& passphrase, ByteView salt, const Argon2Cost& cost) {
+  Stretched s;
+  ECFS_LET(s.all, argon2id(passphrase, salt, cost, kStretchedBytes));
+  ECFS_LET(const Secret prk, hkdf_extract(salt, s.all.reveal()));
+  ECFS_LET(s.auth, hkdf_expand(prk, "ecfs tpm2 auth 1", kTpm2AuthBytes));
+  s.auth.reveal_mutable().back() |= 1;  // a TPM drops zeros at the end of an auth value
+  return s;
+}
+
+Result<Secret> joined(const Secret& a, const Secret& b) {
+  ECFS_LET(Secret both, Secret::of_size(a.size() + b.size()));
+  std::copy(a.reveal().begin(), a.reveal().end(), both.reveal_mutable().begin());
+  std::copy(b.reveal().begin(), b.reveal().end(), both.reveal_mutable().subspan(a.size()).begin());
+  return both;
 }
 
 Status check_passphrase(const Secret& passphrase) {
@@ -206,7 +255,7 @@ std::optional<SlotType> slot_type_from_name(std::string_view name) noexcept {
 }
 
 bool Slot::known() const noexcept {
-  return version == kVersion && (type == SlotType::kPassword || type == SlotType::kRecovery);
+  return version == kVersion && (type == SlotType::kPassword || type == SlotType::kRecovery || is_tpm2(type));
 }
 
 const Slot* SlotArea::find(std::uint32_t id) const noexcept {
@@ -302,7 +351,61 @@ Result<Secret> open_recovery_slot(const VolumeId& volume, const Slot& slot, cons
   return unwrap(volume, SlotType::kRecovery, record, record.parameters, key.bytes());
 }
 
+bool is_tpm2(SlotType type) noexcept { return type == SlotType::kTpm2 || type == SlotType::kTpm2Password; }
+
+Result<Slot> make_tpm2_slot(const VolumeId& volume, std::uint32_t id, std::string_view label, const Secret& secret,
+                            const Tpm2Lock& lock) {
+  const SlotType type = lock.passphrase != nullptr ? SlotType::kTpm2Password : SlotType::kTpm2;
+  ECFS_LET(const Bytes salt, new_salt());
+  Bytes parameters = salt;
+  Stretched stretched;
+  if (lock.passphrase != nullptr) {
+    ECFS_TRY(check_passphrase(*lock.passphrase));
+    ECFS_TRY(check_cost_writable(lock.cost));
+    append_le(parameters, lock.cost.memory_kib);
+    append_le(parameters, lock.cost.passes);
+    append_le(parameters, lock.cost.lanes);
+    ECFS_LET(stretched, stretch(*lock.passphrase, salt, lock.cost));
+  }
+  ECFS_LET(const Secret random, Secret::random(kTpm2SecretBytes));
+  ECFS_LET(const Tpm2Sealed sealed, lock.tpm->seal(lock.pcrs, random, stretched.auth));
+  append(parameters, pack_sealed(sealed));
+  ECFS_LET(const Secret input, joined(stretched.all, random));
+  ECFS_LET(Slot slot, wrap_secret(volume, type, id, label, parameters, salt, input, secret));
+  auto opened = open_tpm2_slot(volume, slot, *lock.tpm, lock.passphrase);
+  return proven(std::move(slot), opened, secret);
+}
+
+Result<Secret> open_tpm2_slot(const VolumeId& volume, const Slot& slot, Tpm2& tpm, const Secret* passphrase) {
+  const SlotType type = passphrase != nullptr ? SlotType::kTpm2Password : SlotType::kTpm2;
+  ECFS_LET(const Record record, open_record(slot, type));
+  ECFS_LET(const Tpm2Parameters parameters, tpm2_parameters(type, record.parameters));
+  Stretched stretched;
+  if (passphrase != nullptr) {
+    if (!check_passphrase(*passphrase)) return Error{Code::kWrongKey, 0, "it does not open this key slot"};
+    ECFS_LET(stretched, stretch(*passphrase, parameters.salt, parameters.cost));
+  }
+  ECFS_LET(const Secret sealed, tpm.unseal(parameters.sealed, stretched.auth));
+  ECFS_LET(const Secret input, joined(stretched.all, sealed));
+  auto secret = unwrap(volume, type, record, parameters.salt, input);
+  // The TPM took the password and gave what it had sealed: if that does not fit, the bytes beside it are wrong.
+  if (!secret && secret.error().code == Code::kWrongKey) return malformed("it is not what the TPM's secret belongs to");
+  return secret;
+}
+
+Result<Tpm2Sealed> tpm2_sealed(const Slot& slot) {
+  const SlotType type = slot.type == SlotType::kTpm2Password ? SlotType::kTpm2Password : SlotType::kTpm2;
+  ECFS_LET(const Record record, open_record(slot, type));
+  ECFS_LET(Tpm2Parameters parameters, tpm2_parameters(type, record.parameters));
+  return std::move(parameters.sealed);
+}
+
 Result<Argon2Cost> password_cost(const Slot& slot) {
+  if (slot.type == SlotType::kTpm2Password) {
+    ECFS_LET(const Record record, open_record(slot, SlotType::kTpm2Password));
+    ECFS_LET(const Tpm2Parameters parameters, tpm2_parameters(slot.type, record.parameters));
+    return parameters.cost;
+  }
   ECFS_LET(const Record record, open_record(slot, SlotType::kPassword));
   ECFS_LET(const PasswordParameters parameters, password_parameters(record.parameters));
   return parameters.cost;

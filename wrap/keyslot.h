@@ -16,6 +16,7 @@
 #include "wrap/base/secret.h"
 #include "wrap/kdf.h"
 #include "wrap/recovery_key.h"
+#include "wrap/tpm2.h"
 #include "wrap/volume_header.h"
 
 namespace ecfs::wrap {
@@ -77,7 +78,24 @@ Result<Slot> make_recovery_slot(const VolumeId& volume, std::uint32_t id, std::s
 Result<Secret> open_password_slot(const VolumeId& volume, const Slot& slot, const Secret& passphrase);
 Result<Secret> open_recovery_slot(const VolumeId& volume, const Slot& slot, const RecoveryKey& key);
 
-// password_cost reads the costs of a password slot, for `ecfs key list`.
+// A slot of type tpm2 or, with a passphrase, tpm2+password: a random secret that the TPM seals to the present values of
+// `pcrs` is mixed into the key. The TPM is shown a part of what the passphrase gives, and counts the wrong ones; the
+// other part goes into the key beside the TPM's secret, so that a broken TPM is not enough either.
+struct Tpm2Lock {
+  Tpm2* tpm = nullptr;
+  PcrSet pcrs = 0;
+  const Secret* passphrase = nullptr;  // null: type tpm2
+  Argon2Cost cost;                     // of the passphrase
+};
+Result<Slot> make_tpm2_slot(const VolumeId& volume, std::uint32_t id, std::string_view label, const Secret& secret,
+                            const Tpm2Lock& lock);
+// open_tpm2_slot: errors as in wrap/tpm2.h. `passphrase` is of tpm2+password, and null for tpm2.
+Result<Secret> open_tpm2_slot(const VolumeId& volume, const Slot& slot, Tpm2& tpm, const Secret* passphrase);
+// tpm2_sealed reads what the TPM keeps of a slot of either type.
+Result<Tpm2Sealed> tpm2_sealed(const Slot& slot);
+bool is_tpm2(SlotType type) noexcept;
+
+// password_cost reads the costs of a slot with a password, for `ecfs key list`.
 Result<Argon2Cost> password_cost(const Slot& slot);
 
 }  // namespace ecfs::wrap

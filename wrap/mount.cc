@@ -216,19 +216,6 @@ bool process_uses(const std::string& proc, const std::string& mountpoint) {
   return false;
 }
 
-std::vector<std::string> mountd_environment() {
-  std::vector<std::string> env = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin"};
-  for (const char* name : {"ECFS_DEBUG"
-#ifdef ECFS_SANITIZED
-                           ,
-                           "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "LSAN_OPTIONS"
-#endif
-       }) {
-    if (const char* value = secure_getenv(name); value != nullptr) env.push_back(std::string(name) + "=" + value);
-  }
-  return env;
-}
-
 }  // namespace
 
 Result<MountOptions> parse_mount_options(const std::vector<std::string>& items) {
@@ -314,6 +301,19 @@ std::string helper_path(const std::string& name) {
   return std::string(ECFS_LIBEXEC_DIR) + "/" + name;
 }
 
+std::vector<std::string> helper_environment() {
+  std::vector<std::string> env = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin"};
+  for (const char* name : {"ECFS_DEBUG"
+#ifdef ECFS_SANITIZED
+                           ,
+                           "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "LSAN_OPTIONS"
+#endif
+       }) {
+    if (const char* value = secure_getenv(name); value != nullptr) env.push_back(std::string(name) + "=" + value);
+  }
+  return env;
+}
+
 Result<VolumeId> ecryptfs_mount_id(int lower_dir) {
   struct stat st {};
   if (fstat(lower_dir, &st) != 0) return system_error(errno, "look at a lower directory");
@@ -334,7 +334,7 @@ Result<Child> start_mountd(const MountdStart& start) {
 
   SpawnOptions options;
   options.argv = {start.program.empty() ? helper_path("ecfs-mountd") : start.program};
-  options.env = mountd_environment();
+  options.env = helper_environment();
   options.fds = {
       {theirs.get(), kMountdRequestFd}, {start.lower_dir, kMountdLowerFd}, {ready.write_end.get(), kMountdReadyFd}};
   if (start.fuse_fd >= 0) options.fds.emplace_back(start.fuse_fd, kMountdFuseFd);

@@ -80,6 +80,8 @@ Result<Child> start_mountd(const MountdStart& start);
 // helper_path gives the path of an installed helper program, or in $ECFS_LIBEXEC
 // unless this process gained privileges when it was started (secure_getenv).
 std::string helper_path(const std::string& name);
+// helper_environment gives what such a program gets for an environment: next to nothing.
+std::vector<std::string> helper_environment();
 
 struct MountEntry {
   std::string mountpoint;

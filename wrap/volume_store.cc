@@ -45,6 +45,12 @@ std::size_t count_known(const SlotArea& area) {
       std::count_if(area.slots.begin(), area.slots.end(), [](const Slot& s) { return s.known(); }));
 }
 
+// Those that open wherever the header is: a TPM is cleared, locked, or lost with its computer.
+std::size_t count_lasting(const SlotArea& area) {
+  return static_cast<std::size_t>(
+      std::count_if(area.slots.begin(), area.slots.end(), [](const Slot& s) { return s.known() && !is_tpm2(s.type); }));
+}
+
 bool exists(int dir, const std::string& name) {
   struct stat st {};
   return fstatat(dir, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT;
@@ -291,7 +297,7 @@ Result<VolumeStore> VolumeStore::open(const Places& places) {
 Result<VolumeStore> VolumeStore::create(const Places& places, const VolumeHeader& header, SlotArea area,
                                         const Secret& volume_key) {
   if (places.lower_dir < 0 && places.profile_dir < 0) return Error{Code::kInvalid, 0, "no place to make a volume in"};
-  if (count_known(area) == 0) return Error{Code::kInvalid, 0, "a volume that nobody could open is not made"};
+  if (count_lasting(area) == 0) return Error{Code::kInvalid, 0, "a volume that nobody could open is not made"};
   if (volume_key.size() != secret_bytes_of(places.kind) || header.kind != places.kind) {
     return Error{Code::kInvalid, 0, "a volume key has 32 bytes, a padded mount passphrase 64"};
   }
@@ -428,6 +434,30 @@ Result<Unlocked> VolumeStore::unlock_with_recovery(const RecoveryKey& key) {
                      [&](const VolumeId& id, const Slot& slot) { return open_recovery_slot(id, slot, key); });
 }
 
+Result<Unlocked> VolumeStore::unlock_with_tpm2(Tpm2& tpm, const Secret* passphrase, std::uint32_t only) {
+  const SlotType type = passphrase != nullptr ? SlotType::kTpm2Password : SlotType::kTpm2;
+  std::vector<std::pair<std::uint32_t, Error>> failures;
+  bool refused = false;
+  auto unlocked = unlock_with(type, [&](const VolumeId& id, const Slot& slot) -> Result<Secret> {
+    // kWrongKey has the next one tried, whatever was wrong with this one.
+    const Error next{Code::kWrongKey, 0, "the TPM does not open this key slot"};
+    if (refused || (only != 0 && slot.id != only)) return next;
+    auto secret = open_tpm2_slot(id, slot, tpm, passphrase);
+    if (secret) return secret;
+    refused = secret.error().code == Code::kWrongKey;
+    failures.emplace_back(slot.id, std::move(secret).error());
+    return next;
+  });
+  if (unlocked || unlocked.error().code != Code::kWrongKey || failures.empty()) return unlocked;
+  if (failures.size() == 1 || refused) return std::move(failures.back().second);
+  Error error = failures.front().second;
+  error.what.clear();
+  for (const auto& [id, failure] : failures) {
+    error.what += (error.what.empty() ? "slot " : "; slot ") + std::to_string(id) + ": " + failure.what;
+  }
+  return error;
+}
+
 Result<Unlocked> VolumeStore::unlock_with_key(Secret volume_key) {
   if (auto adopted = adopt(volume_key); !adopted) {
     if (adopted.error().code == Code::kCorrupt) return Error{Code::kWrongKey, 0, "the key does not fit this volume"};
@@ -474,7 +504,13 @@ Status VolumeStore::check_removal(const SlotArea& after, bool force) const {
   if (count_known(after) == 0) {
     return Error{Code::kDenied, 0, "the last key slot cannot be removed: nobody could open the volume any more"};
   }
-  if (!force && count_known(area_of_lower(after)) == 0 && count_known(area_of_lower(area_)) != 0) {
+  if (count_lasting(after) == 0) {
+    return Error{
+        Code::kDenied, 0,
+        "the last key slot that needs no TPM cannot be removed: with the TPM cleared or broken nobody could open "
+        "the volume any more"};
+  }
+  if (!force && count_lasting(area_of_lower(after)) == 0 && count_lasting(area_of_lower(area_)) != 0) {
     return Error{Code::kDenied, 0,
                  "this is the last key that opens the volume without this profile (from a backup, or on another "
                  "computer); add another recovery key first"};

@@ -78,13 +78,17 @@ class VolumeStore {
   // and file(), header(), area() and notes() may change.
   Result<Unlocked> unlock_with_passphrase(const Secret& passphrase);
   Result<Unlocked> unlock_with_recovery(const RecoveryKey& key);
+  // unlock_with_tpm2 tries the slots of type tpm2 or, with a passphrase, tpm2+password; with `only` that one slot
+  // alone. A password that the TPM refused is not shown to it again: kWrongKey. If there are several they are all
+  // tried; the error then tells of each.
+  Result<Unlocked> unlock_with_tpm2(Tpm2& tpm, const Secret* passphrase, std::uint32_t only = 0);
   // unlock_with_key proves a key got elsewhere (a keyring token); kWrongKey if it does not fit.
   Result<Unlocked> unlock_with_key(Secret volume_key);
 
   // add_slot, remove_slot, replace_slot change both copies and read them back. The old slot of a replacement goes only
-  // after the new one is on disk. The last slot that this program can open cannot be removed (kDenied), nor the last
-  // one that a copy of LOWER could be opened with unless `force`. kBusy: another program changed the header since
-  // open().
+  // after the new one is on disk. The last slot that this program can open without a TPM cannot be removed (kDenied),
+  // nor the last one that a copy of LOWER could be opened with unless `force`. kBusy: another program changed the
+  // header since open().
   Status add_slot(const Secret& volume_key, Slot slot);
   Status remove_slot(const Secret& volume_key, std::uint32_t id, bool force = false);
   Status replace_slot(const Secret& volume_key, std::uint32_t old_id, Slot slot);

@@ -22,6 +22,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (slot.id == 0 || area->find(slot.id) != &slot || again->slots[i].raw != slot.raw) std::abort();
     if (slot.label.size() > wrap::kMaxSlotLabelBytes) std::abort();
     if (const auto cost = wrap::password_cost(slot); cost && !wrap::check_cost_readable(*cost)) std::abort();
+    if (const auto sealed = wrap::tpm2_sealed(slot); sealed) {
+      const auto packed = wrap::pack_sealed(*sealed);
+      const auto read_again = wrap::parse_sealed(packed);
+      if (!read_again || !(*read_again == *sealed)) std::abort();
+      if (sealed->private_area.size() > wrap::kMaxTpm2PartBytes || sealed->pcr_values.size() > wrap::kNumPcrs)
+        std::abort();
+    }
     if (wrap::open_recovery_slot({}, slot, kKey)) std::abort();
   }
   return 0;

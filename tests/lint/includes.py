@@ -22,7 +22,8 @@ MAY = {
     "setup/": ["setup/", "fs/", "wrap/"],
     "tests/": ["tests/", "setup/", "pam/", "fs/", "wrap/"],
 }
-MUST_NOT = [("fs/", "fs/fuse/"), ("setup/", "fs/fuse/"), ("pam/", "pam/login/")]  # except from inside the latter
+MUST_NOT = [("fs/", "fs/fuse/"), ("setup/", "fs/fuse/"), ("pam/", "pam/login/"), ("wrap/", "wrap/tpm2/"),
+            ("fs/", "wrap/tpm2/"), ("setup/", "wrap/tpm2/"), ("pam/", "wrap/tpm2/")]  # except from inside the latter
 # Library headers that one folder alone may include.
 ONLY = {
     r"fuse": ["fs/fuse/"],
@@ -32,6 +33,7 @@ ONLY = {
     r"keyutils": ["wrap/", "tests/wrap/"],
     r"argon2": ["wrap/"],
     r"botan/": ["fs/format/ecryptfs_botan.cc"],
+    r"tss2/": ["wrap/tpm2/", "tests/wrap/"],  # loaded by ecfs-tpm2 alone
     r"openssl/": ["wrap/", "fs/", "tests/"],
 }
 NO_OPENSSL = ["wrap/base/", "pam/"]

@@ -13,11 +13,13 @@ TEST(Config, Settings) {
                                "login_time_limit = 9   # short\r\n"
                                "\t unmount_busy=kill\n\n"
                                "unmount_wait = 0\n"
-                               "ask_services = login, gdm-password\tsddm")));
+                               "ask_services = login, gdm-password\tsddm\n"
+                               "tpm_tcti = device:/dev/tpm0")));
   EXPECT_EQ(c.login_time_limit_s, 9);
   EXPECT_EQ(c.unmount_busy, BusyPolicy::kKill);
   EXPECT_EQ(c.unmount_wait_s, 0);
   EXPECT_EQ(c.ask_services, (std::vector<std::string>{"login", "gdm-password", "sddm"}));
+  EXPECT_EQ(c.tpm_tcti, "device:/dev/tpm0");
 }
 
 TEST(Config, NothingGivesTheDefaults) {
@@ -32,10 +34,11 @@ TEST(Config, NothingGivesTheDefaults) {
 }
 
 TEST(Config, WhatIsNotUnderstoodIsNamedByItsLine) {
-  for (const char* bad : {"login_time_limit = 0", "login_time_limit = 16", "login_time_limit = 1x",
-                          "login_time_limit =", "login_time_limit = -1", "login_time_limit = 99999999999999999999",
-                          "unmount_wait = 601", "unmount_busy = Kill", "unmount_busy = ", "no_such = 1", "= 1", "word",
-                          "ask_services = a/b", "unmount_wait = 1\nunmount_wait = 1", "\x01 = 2"}) {
+  for (const char* bad :
+       {"login_time_limit = 0", "login_time_limit = 16", "login_time_limit = 1x",
+        "login_time_limit =", "login_time_limit = -1", "login_time_limit = 99999999999999999999", "unmount_wait = 601",
+        "unmount_busy = Kill", "unmount_busy = ", "no_such = 1", "= 1", "word", "ask_services = a/b",
+        "tpm_tcti = cmd:id", "tpm_tcti =", "unmount_wait = 1\nunmount_wait = 1", "\x01 = 2"}) {
     const std::string text = std::string("# first\n") + bad;
     const Error e = failure_of(parse_config(as_bytes(text)));
     EXPECT_EQ(e.code, Code::kInvalid) << bad;

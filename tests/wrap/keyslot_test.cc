@@ -196,7 +196,7 @@ TEST_F(Slots, AreaGoesThereAndBack) {
 
 TEST(SlotArea, UnknownTypesAndVersionsAreKeptBitForBit) {
   const Bytes bytes =
-      area_of({foreign_record(3, 1, 4, 64), foreign_record(999, 1, 1, 65536), foreign_record(1, 2, 2, 70)});
+      area_of({foreign_record(5, 1, 4, 64), foreign_record(999, 1, 1, 65536), foreign_record(1, 2, 2, 70)});
   const SlotArea area = ok(parse_slots(bytes));
   ASSERT_EQ(area.slots.size(), 3U);
   for (const Slot& s : area.slots) EXPECT_FALSE(s.known());

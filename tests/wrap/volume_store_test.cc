@@ -210,10 +210,10 @@ TEST_F(Store, TheLastWaysInStay) {
   // A slot that this program cannot open is no way in.
   Slot unknown;
   unknown.id = store.area().unused_id();
-  unknown.type = SlotType::kTpm2;
+  unknown.type = SlotType::kPublicKey;
   unknown.raw.assign(64, 1);
   store_le(unknown.raw.data(), 64U);
-  store_le(unknown.raw.data() + 4, std::uint16_t{3});
+  store_le(unknown.raw.data() + 4, std::uint16_t{5});
   store_le(unknown.raw.data() + 8, unknown.id);
   ok(store.add_slot(kit().key, unknown));
   EXPECT_EQ(code_of(store.remove_slot(kit().key, 1)), Code::kDenied);
