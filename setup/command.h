@@ -38,7 +38,8 @@ Command add_bench(CommandLine parent);             // bench.cc
 Command add_fsck(CommandLine parent);              // fsck.cc
 Command add_stat(CommandLine parent);              // stat.cc
 Command add_find(CommandLine parent);              // find.cc
-std::vector<Command> add_key(CommandLine parent);  // key.cc: key list | add | remove | change
+Command add_tpm_status(CommandLine parent);        // tpm.cc: tpm status
+std::vector<Command> add_key(CommandLine parent);  // key.cc: key list | add | remove | change | reseal
 // wrapped_passphrase.cc: wrap-passphrase | unwrap-passphrase | rewrap-passphrase | add-passphrase |
 // insert-wrapped-passphrase-into-keyring
 std::vector<Command> add_wrapped_passphrase(CommandLine parent);

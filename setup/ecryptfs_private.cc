@@ -47,9 +47,9 @@ Result<OpenedPrivate> try_typed(const VolumeRef& volume, const UnlockOptions& op
   return opened;
 }
 
-Result<OpenedPrivate> by_slots(const VolumeRef& volume, const UnlockOptions& options) {
+Result<OpenedPrivate> by_slots(const VolumeRef& volume, const UnlockOptions& options, Token token) {
   ECFS_LET(wrap::VolumeStore store, open_slots(volume));
-  ECFS_LET(const wrap::Unlocked unlocked, unlock(store, options, volume.shown(), Token::kIgnore));
+  ECFS_LET(const wrap::Unlocked unlocked, unlock(store, options, volume.shown(), token));
   if (auto repaired = store.repair(unlocked.key); !repaired) {
     warn(volume.shown() + ": the damaged copy of the header stays as it is: " + repaired.error().what);
   }
@@ -62,11 +62,12 @@ Result<OpenedPrivate> by_slots(const VolumeRef& volume, const UnlockOptions& opt
 Result<std::vector<wrap::EcryptfsKey>> keys_for(const VolumeRef& volume, const UnlockOptions& options,
                                                 bool ask_always) {
   const wrap::Profile& profile = volume.profile->profile;
-  if (!ask_always && !options.source.given() && !options.recovery && !options.mount_passphrase) {
+  if (!ask_always && !options.source.given() && !options.recovery && !options.mount_passphrase &&
+      options.slot.empty()) {
     if (auto keys = wrap::private_keys_in_keyring(profile); keys) return keys;
   }
   ECFS_LET(const wrap::EcryptfsSalt salt, salt_of_caller());
-  ECFS_LET(const OpenedPrivate opened, unlock_private(volume, options));
+  ECFS_LET(const OpenedPrivate opened, unlock_private(volume, options, ask_always ? Token::kIgnore : Token::kTry));
   return wrap::private_keys(profile, opened.mount_passphrase, salt);
 }
 
@@ -104,10 +105,13 @@ bool is_ecryptfs_volume(const VolumeRef& volume) {
 
 bool has_slots(const VolumeRef& volume) { return !volume.profile || !volume.profile->of_ecryptfs_utils; }
 
-Result<OpenedPrivate> unlock_private(const VolumeRef& volume, const UnlockOptions& options) {
-  if (has_slots(volume)) return by_slots(volume, options);
+Result<OpenedPrivate> unlock_private(const VolumeRef& volume, const UnlockOptions& options, Token token) {
+  if (has_slots(volume)) return by_slots(volume, options, token);
   const std::string shown = volume.shown();
-  if (options.recovery) {
+  if (options.slot.starts_with("tpm2")) {
+    return Error{Code::kInvalid, 0, shown + " has no key slots yet (`ecfs key add tpm2 " + shown + "` makes some)"};
+  }
+  if (options.recovery || options.slot == "recovery") {
     return Error{Code::kInvalid, 0,
                  shown + " has no recovery key yet (`ecfs key add recovery " + shown +
                      "` makes one); its mount passphrase is given with --mount-passphrase"};

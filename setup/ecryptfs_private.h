@@ -24,7 +24,9 @@ struct OpenedPrivate {
   Secret wrapping;          // the passphrase that wrapped it; empty if something else opened
 };
 // unlock_private asks for the passphrase (three tries on a terminal), or takes it from the options' source. kWrongKey.
-Result<OpenedPrivate> unlock_private(const VolumeRef& volume, const UnlockOptions& options);
+// With Token::kTry a slot that the TPM opens comes first, as in unlock().
+Result<OpenedPrivate> unlock_private(const VolumeRef& volume, const UnlockOptions& options,
+                                     Token token = Token::kIgnore);
 
 // mount_ecryptfs_private does what open_and_mount does of a native volume. Keys that are in the keyring are taken
 // without a question.

@@ -27,7 +27,13 @@ json slots_json(const wrap::SlotArea& area) {
                   {"label", slot.label},
                   {"created", slot.created},
                   {"usable", slot.known()}};
-    if (slot.type == wrap::SlotType::kPassword && slot.known()) {
+    if (const auto sealed = wrap::tpm2_sealed(slot); sealed) {
+      entry["pcrs"] = json::array();
+      for (unsigned i = 0; i < wrap::kNumPcrs; ++i) {
+        if ((sealed->pcrs >> i & 1) != 0) entry["pcrs"].push_back(i);
+      }
+    }
+    if (slot.known()) {
       if (auto cost = wrap::password_cost(slot); cost) {
         entry["kdf"] = {
             {"name", "argon2id"}, {"memory_kib", cost->memory_kib}, {"passes", cost->passes}, {"lanes", cost->lanes}};

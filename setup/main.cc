@@ -60,6 +60,7 @@ int run(const std::vector<std::string>& args) {
                                    add_status(top),        add_init(top),          add_mount(top),
                                    add_umount(top)};
   for (Command& command : add_key(top)) commands.push_back(std::move(command));
+  commands.push_back(add_tpm_status(top));
   commands.push_back(add_recover_private(top));
   commands.push_back(add_migrate(top));
   commands.push_back(add_bench(top));

@@ -75,6 +75,10 @@ Result<int> run_ecryptfs(const Options& o, MountJob job, const EcryptfsWords& wo
   if (o.unlock.recovery) {
     return Error{Code::kInvalid, 0, volume.shown() + " is an eCryptfs tree: it has no recovery key but its passphrase"};
   }
+  if (!o.unlock.slot.empty()) {
+    return Error{Code::kInvalid, 0,
+                 volume.shown() + " is an eCryptfs tree: key slots are those of a Private (`ecfs mount-private`)"};
+  }
   if (o.fake) {
     ECFS_TRY(check_fuse());
     ECFS_TRY(check_not_mounted(volume.lower_path));
@@ -142,9 +146,12 @@ Command add_mount(CommandLine parent) {
   command.add_flag("-q,--quiet", o->quiet, "Say nothing when all went well");
   command.add_flag("--check-only", o->fake, "Do all checks that need no passphrase, and mount nothing");
   add_unlock_options(command, o->unlock);
+  add_slot_option(command, o->unlock);
+  add_tcti_option(command, o->unlock.tcti);
   command.set_footer(
       "Examples:\n"
       "  ecfs mount ~/vault.enc ~/vault\n"
+      "  ecfs mount --slot tpm2 ~/vault.enc ~/vault\n"
       "  ecfs mount -o ro --recovery /media/backup/.Private ~/restore\n"
       "  ecfs mount --passphrase-fd 0 vault.enc vault < passphrase\n"
       "  ecfs mount ~/.Private ~/Private        (an eCryptfs tree: asks for what it cannot see)");

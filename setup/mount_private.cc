@@ -79,6 +79,8 @@ Command add_mount_private(CommandLine parent) {
       .value_name("OPTIONS")
       .repeatable();
   add_unlock_options(command, o->unlock);
+  add_slot_option(command, o->unlock);
+  add_tcti_option(command, o->unlock.tcti);
   add_mount_passphrase_option(command, o->unlock);
   command.set_footer(
       "Examples:\n"

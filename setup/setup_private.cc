@@ -52,6 +52,8 @@ struct Options {
   bool no_move = false;
   bool allow_weak = false;
   bool json = false;
+  bool tpm2 = false;
+  std::string pcrs = "none";
   UnlockOptions unlock;  // its source: the login password
   VolumeOptions volume;
   CostOptions cost;
@@ -392,15 +394,17 @@ Result<Plan> make_plan(const Options& o) {
 struct Keys {
   Secret passphrase;
   std::optional<wrap::RecoveryKey> recovery;
+  std::optional<wrap::Tpm2> tpm;  // the passphrase goes together with it
 };
 
-Status prove_keys(const VolumeRef& volume, const Secret& key, const Keys& keys) {
+Status prove_keys(const VolumeRef& volume, const Secret& key, Keys& keys) {
   const auto same = [&](const wrap::Unlocked& opened) -> Status {
     if (opened.key.equals(key)) return {};
     return Error{Code::kIo, 0, "the new volume's keys do not belong together"};
   };
   ECFS_LET(wrap::VolumeStore by_passphrase, open_store(volume, false));
-  ECFS_LET(const wrap::Unlocked first, by_passphrase.unlock_with_passphrase(keys.passphrase));
+  ECFS_LET(const wrap::Unlocked first, keys.tpm ? by_passphrase.unlock_with_tpm2(*keys.tpm, &keys.passphrase)
+                                                : by_passphrase.unlock_with_passphrase(keys.passphrase));
   ECFS_TRY(same(first));
   if (!keys.recovery) return {};
   ECFS_LET(wrap::VolumeStore by_recovery, open_store(volume, false));
@@ -527,11 +531,23 @@ void end_marker(const VolumeRef& volume) {
   (void)sync_directory(volume.profile->dir.get());
 }
 
-void explain(const Plan& plan, bool no_recovery) {
+void explain(const Plan& plan, const Options& o) {
   say("This makes a directory whose files are stored encrypted, and which opens when you log in:");
   say("  files        " + plan.profile.mountpoint + "   (visible while it is open)");
   say("  encrypted    " + plan.profile.lower + "   (back this one up)");
-  say("  keys         your login password" + std::string(no_recovery ? "" : ", and a recovery key to write down"));
+  say("  keys         your login password" + std::string(o.tpm2 ? " together with the TPM of this computer" : "") +
+      (o.no_recovery ? "" : ", and a recovery key to write down"));
+  if (o.tpm2) {
+    say("With the TPM, who has the disk alone cannot even try passwords, and who has the computer too only a few at a "
+        "time. On another");
+    say("computer, or when the TPM was cleared, the recovery key is the only way to the files.");
+    if (o.pcrs != "none") {
+      say("Bound to PCR " + o.pcrs +
+          ", it opens no more with the password after a change of what these measure (firmware, boot settings), until "
+          "you");
+      say("open it with the recovery key and run `ecfs key reseal`.");
+    }
+  }
   if (plan.move) {
     say(fmt::format("What {} holds now ({} entries, {}) is moved inside: copied, compared, and then removed.",
                     plan.profile.mountpoint, plan.survey.num_entries, size_text(plan.survey.data_bytes)));
@@ -696,7 +712,14 @@ Result<int> make(const Options& o, Plan& plan, Stage& stage) {
   warn_about_lower(volume.lower_dir.get(), plan.profile.lower);
 
   ECFS_LET(NewVolume fresh, begin_volume(o.volume, volume.lower_dir.get()));
-  ECFS_TRY(fresh.add_password("login", keys.passphrase, cost));
+  if (o.tpm2) {
+    ECFS_LET(wrap::Tpm2 tpm, start_tpm2(o.unlock.tcti));
+    keys.tpm.emplace(std::move(tpm));
+    ECFS_LET(const wrap::PcrSet pcrs, wrap::parse_pcrs(o.pcrs));
+    ECFS_TRY(fresh.add_tpm2("login", *keys.tpm, pcrs, keys.passphrase, cost));
+  } else {
+    ECFS_TRY(fresh.add_password("login", keys.passphrase, cost));
+  }
   if (!o.no_recovery) {
     ECFS_LET(wrap::RecoveryKey recovery, make_recovery_key(o.recovery, o.name));
     ECFS_TRY(fresh.add_recovery("", recovery));
@@ -740,8 +763,24 @@ Result<int> make(const Options& o, Plan& plan, Stage& stage) {
   return kept == 0 ? 0 : 1;
 }
 
+// What stands against a key in the TPM, before anything is asked.
+Status check_tpm2(const Options& o) {
+  ECFS_LET(const wrap::PcrSet pcrs, wrap::parse_pcrs(o.pcrs));
+  if (!o.tpm2) {
+    if (pcrs != 0) return Error{Code::kInvalid, 0, "--pcrs is for --tpm2"};
+    return {};
+  }
+  if (o.no_recovery) {
+    return Error{Code::kInvalid, 0, "--tpm2 needs a recovery key: without it all is lost with the TPM"};
+  }
+  ECFS_LET(wrap::Tpm2 tpm, start_tpm2(o.unlock.tcti));
+  ECFS_TRY(tpm.status({}));
+  return {};
+}
+
 Result<int> run(const Options& o) {
   const SignalGuard guard;
+  ECFS_TRY(check_tpm2(o));
   ECFS_LET(Plan plan, make_plan(o));
   ECFS_TRY(check_fuse());
   {
@@ -760,7 +799,7 @@ Result<int> run(const Options& o) {
   ECFS_TRY(check_space(plan));
   if (!o.no_recovery) ECFS_TRY(check_recovery_options(o.recovery));
   tell_encrypted_home(plan);
-  if (!o.json) explain(plan, o.no_recovery);
+  if (!o.json) explain(plan, o);
   if (!o.yes) {
     ECFS_LET(const bool go_on, ask_yes("Go on?", true));
     if (!go_on) return Error{Code::kInvalid, 0, "nothing was changed"};
@@ -802,6 +841,9 @@ Command add_setup_private(CommandLine parent) {
   add_secret_options(command, o->unlock.source, "the login password");
   command.add_flag("--allow-weak-passphrase", o->allow_weak, "Take a weak password without asking");
   command.add_flag("--no-recovery", o->no_recovery, "No recovery key: with the password lost, all is lost");
+  command.add_flag("--tpm2", o->tpm2, "The login password together with the TPM of this computer");
+  command.add_option("--pcrs", o->pcrs, "Registers of the TPM to bind to, too, as in 7 or 0,2,7").value_name("LIST");
+  add_tcti_option(command, o->unlock.tcti);
   add_recovery_options(command, o->recovery);
   add_cost_options(command, o->cost);
   add_volume_options(command, o->volume);

@@ -11,6 +11,7 @@
 #include "wrap/base/fd.h"
 #include "wrap/base/file.h"
 #include "wrap/base/log.h"
+#include "wrap/config.h"
 #include "wrap/keyring.h"
 
 namespace ecfs::setup {
@@ -24,17 +25,42 @@ Option add_fd_option(CommandLine command, const std::string& name, int& fd, cons
 
 Error wrong(const std::string& shown, const char* what) { return {Code::kWrongKey, 0, shown + ": wrong " + what}; }
 
-Result<wrap::Unlocked> try_secret(wrap::VolumeStore& store, const Secret& typed, bool recovery,
+Result<wrap::Unlocked> by_tpm2(wrap::VolumeStore& store, const std::string& tcti, const Secret* passphrase) {
+  ECFS_LET(wrap::Tpm2 tpm, start_tpm2(tcti));
+  return store.unlock_with_tpm2(tpm, passphrase);
+}
+
+// With a passphrase: first the slots that cost no try at the TPM. kWrongKey whatever the TPM had against it: another
+// passphrase, or the recovery key, opens the volume all the same.
+Result<wrap::Unlocked> by_passphrase(wrap::VolumeStore& store, const UnlockOptions& options, const Secret& typed) {
+  const bool with_tpm = store.area().count(wrap::SlotType::kTpm2Password) > 0 && options.slot != "password";
+  auto opened = options.slot == "tpm2+password" ? Result<wrap::Unlocked>(Error{Code::kNotFound, 0, "no such key"})
+                                                : store.unlock_with_passphrase(typed);
+  if (opened) return opened;
+  if (opened.error().code != Code::kWrongKey && opened.error().code != Code::kNotFound) return opened;
+  if (!with_tpm) {
+    if (opened.error().code == Code::kWrongKey) return Error{Code::kWrongKey, 0, "wrong passphrase"};
+    return opened;
+  }
+  opened = by_tpm2(store, options.tcti, &typed);
+  if (opened) return opened;
+  const bool refused = opened.error().code == Code::kWrongKey;
+  return Error{Code::kWrongKey, 0, (refused ? "wrong passphrase: " : "no passphrase opens it: ") + opened.error().what};
+}
+
+Result<wrap::Unlocked> try_secret(wrap::VolumeStore& store, const UnlockOptions& options, const Secret& typed,
                                   const std::string& shown) {
-  const bool has_passwords = store.area().count(wrap::SlotType::kPassword) > 0;
+  const bool recovery = options.recovery || options.slot == "recovery";
+  const bool has_passwords =
+      store.area().count(wrap::SlotType::kPassword) + store.area().count(wrap::SlotType::kTpm2Password) > 0;
   if (recovery || wrap::RecoveryKey::looks_like_one(typed.reveal())) {
     auto key = wrap::RecoveryKey::parse(typed.reveal());
     auto opened = key ? store.unlock_with_recovery(*key) : Result<wrap::Unlocked>(std::move(key).error());
     if (opened) return opened;
     // What only looks like a recovery key may be a passphrase after all.
     if (!recovery && has_passwords) {
-      auto by_passphrase = store.unlock_with_passphrase(typed);
-      if (by_passphrase || by_passphrase.error().code != Code::kWrongKey) return by_passphrase;
+      auto second = by_passphrase(store, options, typed);
+      if (second || second.error().code != Code::kWrongKey) return second;
     }
     if (opened.error().code == Code::kWrongKey) return wrong(shown, "recovery key");
     if (opened.error().code == Code::kNotFound) {
@@ -45,9 +71,8 @@ Result<wrap::Unlocked> try_secret(wrap::VolumeStore& store, const Secret& typed,
     }
     return with_context(std::move(opened).error(), shown);
   }
-  auto opened = store.unlock_with_passphrase(typed);
+  auto opened = by_passphrase(store, options, typed);
   if (opened) return opened;
-  if (opened.error().code == Code::kWrongKey) return wrong(shown, "passphrase");
   if (opened.error().code == Code::kNotFound) {
     // A copy of LOWER alone: its header has the recovery slots only.
     return Error{Code::kWrongKey, 0, shown + ": no passphrase opens this copy of the volume; the recovery key does"};
@@ -69,18 +94,28 @@ Result<wrap::Unlocked> try_mount_passphrase(wrap::VolumeStore& store, const Secr
 
 Result<wrap::Unlocked> open_a_slot(wrap::VolumeStore& store, const UnlockOptions& options, const std::string& shown,
                                    Token token) {
-  if (token == Token::kTry && !options.source.given() && !options.recovery) {
+  const bool unasked =
+      token == Token::kTry && !options.source.given() && !options.recovery && !options.mount_passphrase;
+  if (unasked && options.slot.empty()) {
     if (auto key = wrap::find_token(store.header().id); key) {
       if (auto opened = store.unlock_with_key(*std::move(key)); opened) return opened;
     }
   }
-  const std::string prompt = (options.recovery           ? "Recovery key of "
+  const bool tpm_only = options.slot == "tpm2";
+  if (tpm_only || (unasked && options.slot.empty() && store.area().count(wrap::SlotType::kTpm2) > 0)) {
+    auto opened = by_tpm2(store, options.tcti, nullptr);
+    if (opened) return opened;
+    if (tpm_only) return with_context(std::move(opened).error(), shown);
+    note(shown + ": " + opened.error().what);
+  }
+  const bool recovery = options.recovery || options.slot == "recovery";
+  const std::string prompt = (recovery                   ? "Recovery key of "
                               : options.mount_passphrase ? "Mount passphrase of "
                                                          : "Passphrase (or recovery key) of ") +
                              printable(shown) + ": ";
   const auto attempt = [&](const Secret& typed) {
     return options.mount_passphrase ? try_mount_passphrase(store, typed, shown)
-                                    : try_secret(store, typed, options.recovery, shown);
+                                    : try_secret(store, options, typed, shown);
   };
   for (int i = 1;; ++i) {
     auto typed = read_secret(options.source, prompt);
@@ -151,6 +186,25 @@ void add_unlock_options(CommandLine command, UnlockOptions& options) {
 void add_mount_passphrase_option(CommandLine command, UnlockOptions& options) {
   command.add_flag("--mount-passphrase", options.mount_passphrase,
                    "eCryptfs: what is given is the mount passphrase itself");
+}
+
+void add_slot_option(CommandLine command, UnlockOptions& options) {
+  command
+      .add_option("--slot", options.slot,
+                  "Open with this type of key only: tpm2 (no question), tpm2+password, password, recovery")
+      .value_name("TYPE")
+      .one_of({"tpm2", "tpm2+password", "password", "recovery"});
+}
+
+void add_tcti_option(CommandLine command, std::string& tcti) {
+  command.add_option("--tcti", tcti, "How the TPM is reached; normally device:/dev/tpmrm0").value_name("TCTI");
+}
+
+Result<wrap::Tpm2> start_tpm2(const std::string& tcti) {
+  ECFS_LET(const wrap::Config config, wrap::load_config());
+  wrap::Tpm2::Options options;
+  ECFS_LET(options.tcti, wrap::choose_tcti(tcti, config.tpm_tcti));
+  return wrap::Tpm2::start(options);
 }
 
 Result<wrap::Unlocked> unlock(wrap::VolumeStore& store, const UnlockOptions& options, const std::string& shown,

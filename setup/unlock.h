@@ -20,14 +20,23 @@ struct UnlockOptions {
   SecretSource source;
   bool recovery = false;          // --recovery: take the secret for a recovery key, whatever it looks like
   bool mount_passphrase = false;  // --mount-passphrase: take it for the mount passphrase of an eCryptfs tree
+  std::string slot;               // --slot: the type of slots to open with; empty: any
+  std::string tcti;               // --tcti: how the TPM is reached
 };
 // add_unlock_options declares --passphrase-fd, --passphrase-file and --recovery; add_mount_passphrase_option the other.
 void add_unlock_options(CommandLine command, UnlockOptions& options);
 void add_mount_passphrase_option(CommandLine command, UnlockOptions& options);
+// add_slot_option declares --slot, add_tcti_option --tcti.
+void add_slot_option(CommandLine command, UnlockOptions& options);
+void add_tcti_option(CommandLine command, std::string& tcti);
+
+// start_tpm2 starts what talks to the TPM: that of `tcti` (--tcti), of $ECFS_TCTI, of ecfs.conf, or the kernel's.
+Result<wrap::Tpm2> start_tpm2(const std::string& tcti);
 
 // unlock takes the passphrase or recovery key (on a terminal with three tries) and opens a slot with it. kWrongKey if
-// none opens. With Token::kTry a key in the keyring is taken first, unless a source was given. What the unlocking found
-// out about damaged copies of the header is noted on stderr if `tell`.
+// none opens. With Token::kTry what needs no question comes first, unless a source was given: a key in the keyring, and
+// slots that the TPM opens by itself. What the unlocking found out about damaged copies of the header is noted on
+// stderr if `tell`.
 enum class Token { kTry, kIgnore };
 Result<wrap::Unlocked> unlock(wrap::VolumeStore& store, const UnlockOptions& options, const std::string& shown,
                               Token token, bool tell = true);

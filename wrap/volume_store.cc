@@ -436,7 +436,11 @@ Result<Unlocked> VolumeStore::unlock_with_recovery(const RecoveryKey& key) {
 
 Result<Unlocked> VolumeStore::unlock_with_tpm2(Tpm2& tpm, const Secret* passphrase, std::uint32_t only) {
   const SlotType type = passphrase != nullptr ? SlotType::kTpm2Password : SlotType::kTpm2;
-  std::vector<std::pair<std::uint32_t, Error>> failures;
+  struct Failure {
+    std::string slots;
+    Error error;
+  };
+  std::vector<Failure> failures;  // one of a kind
   bool refused = false;
   auto unlocked = unlock_with(type, [&](const VolumeId& id, const Slot& slot) -> Result<Secret> {
     // kWrongKey has the next one tried, whatever was wrong with this one.
@@ -445,15 +449,25 @@ Result<Unlocked> VolumeStore::unlock_with_tpm2(Tpm2& tpm, const Secret* passphra
     auto secret = open_tpm2_slot(id, slot, tpm, passphrase);
     if (secret) return secret;
     refused = secret.error().code == Code::kWrongKey;
-    failures.emplace_back(slot.id, std::move(secret).error());
+    if (refused) failures.clear();
+    const std::string number = std::to_string(slot.id);
+    const auto same = std::find_if(failures.begin(), failures.end(),
+                                   [&](const Failure& f) { return f.error.what == secret.error().what; });
+    if (same == failures.end()) {
+      failures.push_back({number, std::move(secret).error()});
+    } else {
+      same->slots += ", " + number;
+    }
     return next;
   });
   if (unlocked || unlocked.error().code != Code::kWrongKey || failures.empty()) return unlocked;
-  if (failures.size() == 1 || refused) return std::move(failures.back().second);
-  Error error = failures.front().second;
+  Error error = failures.front().error;
+  if (failures.size() == 1) return error;
   error.what.clear();
-  for (const auto& [id, failure] : failures) {
-    error.what += (error.what.empty() ? "slot " : "; slot ") + std::to_string(id) + ": " + failure.what;
+  for (const Failure& failure : failures) {
+    error.what += error.what.empty() ? "slot" : "; slot";
+    error.what +=
+        (failure.slots.find(',') == std::string::npos ? " " : "s ") + failure.slots + ": " + failure.error.what;
   }
   return error;
 }

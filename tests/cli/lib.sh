@@ -1,7 +1,7 @@
 # Sourced by the tests of the command line. Gives them a mount namespace, two users of their own (ecfsalice, ecfsbob), an empty
 # directory $T, and the tool under test as `ecfs`. Everything is undone at the end.
 #
-# From the environment: ECFS (the tool) and ECFS_LIBEXEC (the directory of ecfs-mountd).
+# From the environment: ECFS (the tool) and ECFS_LIBEXEC (the directory of ecfs-mountd and ecfs-tpm2).
 
 set -u
 export LC_ALL=C.UTF-8 TZ=UTC
@@ -28,7 +28,7 @@ cleanup() {
 trap cleanup EXIT
 
 # Where the test users can run them, wherever the build directory is.
-mkdir -p "$T/bin/setup"; install -m 755 "$ECFS" "$T/bin/setup/ecfs"; install -m 755 "$ECFS_LIBEXEC/ecfs-mountd" "$T/bin/"
+mkdir -p "$T/bin/setup"; install -m 755 "$ECFS" "$T/bin/setup/ecfs"; install -m 755 "$ECFS_LIBEXEC/ecfs-mountd" "$ECFS_LIBEXEC/ecfs-tpm2" "$T/bin/"
 ECFS=$T/bin/setup/ecfs ECFS_LIBEXEC=$T/bin
 cp /etc/passwd "$T/passwd"; cp /etc/group "$T/group"
 for user in ecfsalice:7301 ecfsbob:7302; do

@@ -23,6 +23,9 @@ offer ecfs-mount --pass
 offer ecfs init --block-size ''
 offer ecfs key ''
 offer ecfs key add ''
+offer ecfs key add --p
+offer ecfs tpm ''
+offer ecfs mount --slot ''
 offer ecfs mount ''
 offer ecfs mount '$('
 offer ecfs mount pl

@@ -15,9 +15,11 @@ run ecfs init --longest-name 12 x
 run ecfs init --no-password --no-recovery x
 run ecfs init --passphrase-fd 3 --passphrase-file f x
 run ecfs init --passphrase secret x
-run ecfs key add tpm2 x
+run ecfs key add keyfile x
+run ecfs tpm
+run ecfs mount --slot keyfile x y
 run ecfs setup-private --move-existing --no-move
-for command in init mount umount setup-private mount-private umount-private status recover-private migrate bench fsck stat find wrap-passphrase unwrap-passphrase rewrap-passphrase add-passphrase insert-wrapped-passphrase-into-keyring key "key list" "key add" "key remove" "key change"; do
+for command in init mount umount setup-private mount-private umount-private status recover-private migrate bench fsck stat find wrap-passphrase unwrap-passphrase rewrap-passphrase add-passphrase insert-wrapped-passphrase-into-keyring key "key list" "key add" "key remove" "key change" "key reseal" tpm "tpm status"; do
   check "ecfs $command --help shows an example" bash -c "'$ECFS' $command --help | grep -q 'Example'"
 done
 # argv[0]
