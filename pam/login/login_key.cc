@@ -15,8 +15,9 @@
 namespace ecfs::pam {
 namespace {
 
-// The login's password slot made anew, at the costs of the old one.
-Status rewrap(wrap::VolumeStore& store, const Secret& key, const wrap::Slot* old_slot, const Secret& new_password) {
+// The login's password slot made anew, at the costs of the old one; one of the TPM is sealed anew.
+Status rewrap(wrap::VolumeStore& store, wrap::Tpm2* tpm, const Secret& key, const wrap::Slot* old_slot,
+              const Secret& new_password) {
   wrap::Argon2Cost cost;
   auto old_cost = old_slot != nullptr ? wrap::password_cost(*old_slot) : Result<wrap::Argon2Cost>(cost);
   if (old_slot != nullptr && old_cost && wrap::check_cost_writable(*old_cost)) {
@@ -25,27 +26,38 @@ Status rewrap(wrap::VolumeStore& store, const Secret& key, const wrap::Slot* old
     ECFS_LET(cost, wrap::calibrate());
   }
   const std::string label = old_slot != nullptr ? old_slot->label : "login";
-  ECFS_LET(wrap::Slot slot,
-           wrap::make_password_slot(store.header().id, store.area().unused_id(), label, key, new_password, cost));
+  const bool with_tpm = old_slot != nullptr && old_slot->type == wrap::SlotType::kTpm2Password;
+  const auto make = [&]() -> Result<wrap::Slot> {
+    const std::uint32_t id = store.area().unused_id();
+    if (!with_tpm) return wrap::make_password_slot(store.header().id, id, label, key, new_password, cost);
+    if (tpm == nullptr) return Error{Code::kUnavailable, 0, "the TPM cannot be used"};
+    ECFS_LET(const wrap::Tpm2Sealed sealed, wrap::tpm2_sealed(*old_slot));
+    return wrap::make_tpm2_slot(store.header().id, id, label, key, {tpm, sealed.pcrs, &new_password, cost});
+  };
+  ECFS_LET(wrap::Slot slot, make());
   if (old_slot == nullptr) return store.add_slot(key, std::move(slot));
   const std::uint32_t old_id = old_slot->id;
   return store.replace_slot(key, old_id, std::move(slot));
 }
 
-// The slot to wrap anew when a recovery key opened the volume: the only password slot; where there are several we
-// cannot know which was the login's, and add one.
-const wrap::Slot* only_password_slot(const wrap::SlotArea& area) {
+bool has(const wrap::VolumeStore& store, wrap::SlotType type) { return store.area().count(type) != 0; }
+
+// The slot to wrap anew when a recovery key opened the volume: the only one of its type; of several we cannot know
+// which was the login's.
+const wrap::Slot* only_slot(const wrap::SlotArea& area, wrap::SlotType type) {
   const wrap::Slot* found = nullptr;
   for (const wrap::Slot& slot : area.slots) {
-    if (slot.type != wrap::SlotType::kPassword) continue;
+    if (slot.type != type) continue;
     if (found != nullptr) return nullptr;
     found = &slot;
   }
   return found;
 }
 
-// Opens with what the user typed besides the login password, and wraps the login's slot anew.
-Result<wrap::Unlocked> unlock_and_rewrap(wrap::VolumeStore& store, const Secret& login, const Secret& other) {
+// Opens with what the user typed besides the login password, and wraps the login's slot anew. Where the login password
+// goes together with the TPM, that slot, and no weaker one is added.
+Result<wrap::Unlocked> unlock_and_rewrap(wrap::VolumeStore& store, wrap::Tpm2* tpm, const Secret& login,
+                                         const Secret& other, bool& rewrapped) {
   const bool is_recovery = wrap::RecoveryKey::looks_like_one(other.reveal());
   auto unlocked = [&]() -> Result<wrap::Unlocked> {
     if (!is_recovery) return store.unlock_with_passphrase(other);
@@ -56,10 +68,23 @@ Result<wrap::Unlocked> unlock_and_rewrap(wrap::VolumeStore& store, const Secret&
   if (!unlocked && is_recovery) {
     if (auto second = store.unlock_with_passphrase(other)) unlocked = std::move(second);
   }
+  if (!unlocked && tpm != nullptr && has(store, wrap::SlotType::kTpm2Password)) {
+    unlocked = store.unlock_with_tpm2(*tpm, &other);
+  }
   if (!unlocked) return unlocked;
-  const wrap::Slot* opened = store.area().find(unlocked->slot_id);
-  const bool by_password = opened != nullptr && opened->type == wrap::SlotType::kPassword;
-  ECFS_TRY(rewrap(store, unlocked->key, by_password ? opened : only_password_slot(store.area()), login));
+  const wrap::Slot* slot = store.area().find(unlocked->slot_id);
+  const bool by_password =
+      slot != nullptr && (slot->type == wrap::SlotType::kPassword || slot->type == wrap::SlotType::kTpm2Password);
+  if (!by_password) slot = only_slot(store.area(), wrap::SlotType::kPassword);
+  if (slot == nullptr && !has(store, wrap::SlotType::kPassword) && has(store, wrap::SlotType::kTpm2Password)) {
+    slot = only_slot(store.area(), wrap::SlotType::kTpm2Password);
+    if (slot == nullptr) return unlocked;
+  }
+  // That the TPM does not take the new password leaves the volume open, and no less safe.
+  const bool with_tpm = slot != nullptr && slot->type == wrap::SlotType::kTpm2Password;
+  const Status done = rewrap(store, tpm, unlocked->key, slot, login);
+  if (!done && !with_tpm) return done.error();
+  rewrapped = done.has_value();
   return unlocked;
 }
 
@@ -68,7 +93,7 @@ Error wrong() { return Error{Code::kWrongKey, 0, "neither the wrapping passphras
 
 }  // namespace
 
-Result<LoginKey> LoginKey::of(const Identity& who, const wrap::OpenProfile& volume, int lower_dir) {
+Result<LoginKey> LoginKey::of(const Identity& who, const wrap::OpenProfile& volume, int lower_dir, wrap::Tpm2* tpm) {
   const wrap::Profile& profile = volume.profile;
   const bool ecryptfs = profile.format == wrap::kEcryptfsFormat;
   if (!ecryptfs && profile.format != wrap::kNativeFormat) {
@@ -78,7 +103,7 @@ Result<LoginKey> LoginKey::of(const Identity& who, const wrap::OpenProfile& volu
   if (ecryptfs) {
     ECFS_LET(salt, wrap::salt_of_user(who));
   }
-  LoginKey key(volume, salt);
+  LoginKey key(volume, salt, tpm);
   if (volume.of_ecryptfs_utils) return key;
   wrap::VolumeStore::Places places;
   places.lower_dir = ecryptfs ? -1 : lower_dir;
@@ -90,8 +115,19 @@ Result<LoginKey> LoginKey::of(const Identity& who, const wrap::OpenProfile& volu
   return key;
 }
 
+bool LoginKey::uses_tpm2(const wrap::OpenProfile& volume) {
+  if (volume.of_ecryptfs_utils) return false;
+  wrap::VolumeStore::Places places;  // LOWER's copy never has slots that the profile's does not
+  places.profile_dir = volume.dir.get();
+  places.kind =
+      volume.profile.format == wrap::kEcryptfsFormat ? wrap::VolumeKind::kEcryptfs : wrap::VolumeKind::kNative;
+  places.pinned = volume.profile.volume_id;
+  const auto store = wrap::VolumeStore::open(places);
+  return store && (has(*store, wrap::SlotType::kTpm2) || has(*store, wrap::SlotType::kTpm2Password));
+}
+
 bool LoginKey::present() const {
-  if (store_) return store_->area().count(wrap::SlotType::kPassword) != 0;
+  if (store_) return has(*store_, wrap::SlotType::kPassword) || has(*store_, wrap::SlotType::kTpm2Password);
   struct stat st {};
   return !wrap::is_wrapping_independent(*volume_) &&
          fstatat(volume_->dir.get(), wrap::kWrappedPassphraseName, &st, AT_SYMLINK_NOFOLLOW) == 0;
@@ -104,20 +140,48 @@ Secret LoginKey::take(wrap::Unlocked unlocked) {
   return std::move(unlocked.key);
 }
 
-Result<Secret> LoginKey::open(const Secret& password) {
+Result<Secret> LoginKey::open(const Secret& password, bool stale) {
   if (store_) {
-    ECFS_LET(wrap::Unlocked unlocked, store_->unlock_with_passphrase(password));
-    return take(std::move(unlocked));
+    std::optional<Error> trouble;
+    if (tpm_ != nullptr && has(*store_, wrap::SlotType::kTpm2)) {
+      auto unlocked = store_->unlock_with_tpm2(*tpm_, nullptr);
+      by_password_ = false;
+      if (unlocked) return take(*std::move(unlocked));
+      troubles_.push_back(unlocked.error().what);
+      trouble = std::move(unlocked).error();
+    }
+    by_password_ = true;
+    if (password.empty()) return trouble ? *std::move(trouble) : Error{Code::kNoKey, 0, "there is no login password"};
+    auto unlocked = store_->unlock_with_passphrase(password);
+    if (unlocked) return take(*std::move(unlocked));
+    if (unlocked.error().code != Code::kWrongKey && unlocked.error().code != Code::kNotFound) {
+      return std::move(unlocked).error();
+    }
+    if (tpm_ != nullptr && has(*store_, wrap::SlotType::kTpm2Password)) {
+      if (stale) return Error{Code::kWrongKey, 0, "the login password was changed without it"};
+      unlocked = store_->unlock_with_tpm2(*tpm_, &password);
+      if (unlocked) return take(*std::move(unlocked));
+    }
+    if (unlocked.error().code == Code::kNotFound && trouble) return *std::move(trouble);
+    return std::move(unlocked).error();
   }
+  by_password_ = true;
+  if (password.empty()) return Error{Code::kNoKey, 0, "there is no login password"};
   if (!present()) return Error{Code::kNotFound, 0, "it has no passphrase of the login's"};
   return wrap::unwrap_private(*volume_, password, salt_);
 }
 
-Result<Secret> LoginKey::open_otherwise(const Secret& other, const Secret& login) {
+Result<Secret> LoginKey::open_otherwise(const Secret& other, const Secret& login, bool& rewrapped) {
   if (store_) {
-    ECFS_LET(auto unlocked, unlock_and_rewrap(*store_, login, other));
+    ECFS_LET(wrap::Unlocked unlocked, unlock_and_rewrap(*store_, tpm_, login, other, rewrapped));
+    if (!rewrapped) {
+      troubles_.emplace_back(
+          "its key in the TPM has another password than the login: ecfs key change --slot tpm2+password " +
+          volume_->profile.name);
+    }
     return take(std::move(unlocked));
   }
+  rewrapped = true;
   const int dir = volume_->dir.get();
   auto passphrase = wrap::unwrap_private(*volume_, other, salt_);
   if (passphrase) {
@@ -132,11 +196,23 @@ Result<Secret> LoginKey::open_otherwise(const Secret& other, const Secret& login
 Status LoginKey::change(const Secret& old_password, const Secret& new_password) {
   if (store_) {
     auto unlocked = store_->unlock_with_passphrase(old_password);
+    Status done;
     if (unlocked) {
-      return rewrap(*store_, unlocked->key, store_->area().find(unlocked->slot_id), new_password);
+      done = rewrap(*store_, tpm_, unlocked->key, store_->area().find(unlocked->slot_id), new_password);
+    } else if (unlocked.error().code == Code::kWrongKey && store_->unlock_with_passphrase(new_password)) {
+      return {};
     }
-    if (unlocked.error().code == Code::kWrongKey && store_->unlock_with_passphrase(new_password)) return {};
-    return std::move(unlocked).error();
+    if (!done || tpm_ == nullptr || !has(*store_, wrap::SlotType::kTpm2Password)) {
+      return unlocked ? std::move(done) : Status(std::move(unlocked).error());
+    }
+    auto by_tpm = store_->unlock_with_tpm2(*tpm_, &old_password);
+    if (by_tpm) {
+      const wrap::Slot* slot = store_->area().find(by_tpm->slot_id);
+      if (auto sealed = rewrap(*store_, tpm_, by_tpm->key, slot, new_password); !sealed && !unlocked) return sealed;
+      return {};
+    }
+    // Beside a slot that has the new password now, one of the TPM may have another, of its own.
+    return unlocked ? Status() : Status(std::move(by_tpm).error());
   }
   auto passphrase = wrap::unwrap_private(*volume_, old_password, salt_);
   if (passphrase) {
@@ -157,6 +233,7 @@ Status LoginKey::finish(Secret secret, OpenVolume& opened) {
   opened.slot_type = slot_type_;
   if (store_) {
     opened.notes = store_->notes();
+    opened.notes.insert(opened.notes.end(), troubles_.begin(), troubles_.end());
     if (auto repaired = store_->repair(secret); !repaired) opened.log.push_back(repaired.error().what);
   }
   if (!ecryptfs()) {

@@ -90,7 +90,7 @@ Result<int> run(Invocation in) {
   ECFS_LET(in.request.second, channel.receive_secret());
   if (in.request.command == kCommandOpen) return run_open(in.request, machine_config(), channel);
   if (in.request.command == kCommandCheck) return run_check(in.request, channel);
-  if (in.request.command == kCommandChange) return run_change(in.request, channel);
+  if (in.request.command == kCommandChange) return run_change(in.request, machine_config(), channel);
   if (in.request.command == kCommandMarkStale) return run_mark_stale(in.request, channel);
   return Error{Code::kInvalid, 0, "no such command: " + in.request.command};
 }

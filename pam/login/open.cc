@@ -1,6 +1,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 
 #include "pam/login/attach.h"
 #include "pam/login/commands.h"
@@ -11,10 +12,12 @@
 #include "wrap/base/log.h"
 #include "wrap/login_records.h"
 #include "wrap/profile.h"
+#include "wrap/tpm2.h"
 
 namespace ecfs::pam {
 namespace {
 
+constexpr int kTpm2Ms = 5000;
 constexpr int kHoldMs = 5000;  // as long as a watcher may take for one clean unmount
 
 // Root becoming a user has no password to give and expects no word about it.
@@ -54,16 +57,16 @@ Status clear_dead_mount(const Identity& who, const VolumeInfo& volume, const std
 }
 
 // One volume from locked to mounted. An error says why it stayed locked.
-Status bring_up(const Request& request, const Identity& who, const VolumeInfo& volume, int dir, Channel& channel,
-                const Deadline& deadline) {
-  ECFS_LET(OpenVolume opened, open_volume(who, volume.name, request.first, request.second, deadline));
+Status bring_up(const Request& request, const Identity& who, const VolumeInfo& volume, int dir, wrap::Tpm2* tpm,
+                Channel& channel, const Deadline& deadline) {
+  ECFS_LET(OpenVolume opened, open_volume(who, volume.name, request.first, request.second, tpm, deadline));
   if (opened.mounted_already) {
     for (const std::string& line : opened.log) {
       log_line(LOG_INFO, "user " + who.name + ", " + volume.name + ": " + line);
       channel.tell(volume.name + ": " + line);
     }
     if (!volume.device || !clear_dead_mount(who, volume, opened.mountpoint)) return {};
-    ECFS_LET(opened, open_volume(who, volume.name, request.first, request.second, deadline));
+    ECFS_LET(opened, open_volume(who, volume.name, request.first, request.second, tpm, deadline));
     if (opened.mounted_already) return {};
   }
   for (const std::string& line : opened.log)
@@ -108,6 +111,23 @@ void explain(const Request& request, const VolumeInfo& volume, const Error& erro
 
 }  // namespace
 
+std::optional<wrap::Tpm2> start_tpm2(const std::vector<VolumeInfo>& volumes, const wrap::Config& config,
+                                     const Deadline& deadline) {
+  const auto wanted = [](const VolumeInfo& v) { return v.auto_mount && v.tpm2; };
+  if (std::none_of(volumes.begin(), volumes.end(), wanted)) return {};
+  wrap::Tpm2::Options options;
+  auto started = [&]() -> Result<wrap::Tpm2> {
+    ECFS_LET(options.tcti, wrap::choose_tcti("", config.tpm_tcti));
+    options.timeout_ms = std::min(kTpm2Ms, deadline.remaining_ms() / 2);
+    options.for_login = true;
+    options.program = program_beside("ecfs-tpm2");
+    return wrap::Tpm2::start(options);
+  }();
+  if (started) return *std::move(started);
+  log_line(LOG_ERR, "keys in the TPM are not tried: " + started.error().what);
+  return {};
+}
+
 Result<int> run_open(const Request& request, const wrap::Config& config, Channel& channel) {
   const int limit_ms = std::min(request.time_limit_ms, config.login_time_limit_s * 1000);
   const Deadline deadline(std::max(500, limit_ms - 500));
@@ -141,10 +161,12 @@ Result<int> run_open(const Request& request, const wrap::Config& config, Channel
   // Before anything is mounted: whatever happens to us now, it is seen. The unit's watcher may have been about to end.
   ECFS_TRY(start_watcher(who.uid));
 
+  auto tpm = start_tpm2(volumes, config, deadline);
   bool wrong_password = false;
   for (const VolumeInfo& volume : volumes) {
     if (!volume.auto_mount) continue;
-    const Status done = bring_up(request, who, volume, dir.get(), channel, deadline);
+    const Status done =
+        bring_up(request, who, volume, dir.get(), tpm && volume.tpm2 ? &*tpm : nullptr, channel, deadline);
     if (done) continue;
     wrong_password = wrong_password || done.error().code == Code::kWrongKey;
     explain(request, volume, done.error(), channel);

@@ -32,9 +32,12 @@ Result<int> run_check(const Request& request, Channel& channel) {
   return 0;
 }
 
-Result<int> run_change(const Request& request, Channel& channel) {
+Result<int> run_change(const Request& request, const wrap::Config& config, Channel& channel) {
+  const Deadline deadline = deadline_of(request);
   ECFS_LET(const Identity who, identity_of(request.user));
-  auto report = change_password(who, request.first, request.second, deadline_of(request));
+  const auto volumes = survey_volumes(who, deadline);
+  auto tpm = volumes ? start_tpm2(*volumes, config, deadline) : std::nullopt;
+  auto report = change_password(who, request.first, request.second, tpm ? &*tpm : nullptr, deadline);
   if (!report) {
     channel.tell("your encrypted files did not take over the new password. After the next login: ecfs key change");
     return std::move(report).error();

@@ -97,25 +97,28 @@ void resume_if_suspended(const Identity& who, const wrap::OpenProfile& open, con
 // so.
 Result<Secret> open_locked(LoginKey& key, const wrap::OpenProfile& volume, const Secret& login, const Secret& other,
                            bool& rewrapped) {
-  auto secret = key.open(login);
+  const bool stale = wrap::has_stale_mark(volume);
+  auto secret = key.open(login, stale);
   if (secret) {
-    if (wrap::has_stale_mark(volume)) (void)wrap::set_stale_mark(volume, false);
+    // What the TPM opened by itself says nothing about the password.
+    if (stale && key.opened_by_password()) (void)wrap::set_stale_mark(volume, false);
     return secret;
   }
   if (secret.error().code == Code::kNotFound) return Error{Code::kNoKey, 0, "it has no key slot for a password"};
-  if (secret.error().code != Code::kWrongKey) return secret;
-  if (!other.empty()) secret = key.open_otherwise(other, login);
+  // Of what the user typed besides, a recovery key opens whatever the TPM has against the login password.
+  const bool wrong = secret.error().code == Code::kWrongKey;
+  if (!wrong && other.empty()) return secret;
+  if (!other.empty()) secret = key.open_otherwise(other, login, rewrapped);
   if (!secret) {
-    if (no_password_fits(secret.error())) (void)wrap::set_stale_mark(volume, true);
+    if (wrong && no_password_fits(secret.error())) (void)wrap::set_stale_mark(volume, true);
     return secret;
   }
-  rewrapped = true;
-  (void)wrap::set_stale_mark(volume, false);
+  if (rewrapped) (void)wrap::set_stale_mark(volume, false);
   return secret;
 }
 
 Result<Reply> open_as_user(const Identity& who, const std::string& name, const Secret& login, const Secret& other,
-                           int lock_ms) {
+                           wrap::Tpm2* tpm, int lock_ms) {
   ECFS_LET(const wrap::OpenProfile open, wrap::open_user_volume(who, name));
   const wrap::Profile& profile = open.profile;
   const bool native = profile.format == wrap::kNativeFormat;
@@ -137,7 +140,7 @@ Result<Reply> open_as_user(const Identity& who, const std::string& name, const S
     if (opened.mounted_already) return wire::pack(std::move(opened));
   }
 
-  if (login.empty()) return Error{Code::kNoKey, 0, "there is no login password to open it with"};
+  if (login.empty() && tpm == nullptr) return Error{Code::kNoKey, 0, "there is no login password to open it with"};
   if (wrap::is_wrapping_independent(open)) return Error{Code::kNoKey, 0, "the login password does not open it"};
   ECFS_TRY(check_mountpoint(mountpoint.get(), who.uid));
   ECFS_TRY(check_only_placeholders(mountpoint.get(), profile.mountpoint));
@@ -146,7 +149,7 @@ Result<Reply> open_as_user(const Identity& who, const std::string& name, const S
   ECFS_TRY(check_lower(lower->get(), who.uid));
   // A new eCryptfs tree is empty.
   if (native) ECFS_TRY(wrap::check_lower_present(lower->get(), profile.lower));
-  ECFS_LET(LoginKey key, LoginKey::of(who, open, lower->get()));
+  ECFS_LET(LoginKey key, LoginKey::of(who, open, lower->get(), tpm));
   ECFS_LET(Secret secret, open_locked(key, open, login, other, opened.rewrapped));
   ECFS_TRY(key.finish(std::move(secret), opened));
   opened.lock = std::move(lock);
@@ -168,6 +171,7 @@ Result<Reply> survey_as_user(const Identity& who) {
       if (open->profile.format == wrap::kEcryptfsFormat) {
         if (auto signatures = wrap::private_signatures(open->profile)) info.signatures = *std::move(signatures);
       }
+      info.tpm2 = LoginKey::uses_tpm2(*open);
       if (auto mountpoint = open_mountpoint(open->profile.mountpoint)) {
         if (auto device = device_of_ecfs_mount(mountpoint->get())) info.device = *device;
       }
@@ -182,7 +186,7 @@ Result<Reply> survey_as_user(const Identity& who) {
 // each_login_volume runs `work` on every auto-mounted volume of the user that a login password is meant to open, with
 // its lock held. A failure of one does not stop the others; `failed` takes it, with no volume where none could be read.
 template <class Work, class Failed>
-Status each_login_volume(const Identity& who, int lock_ms, Work&& work, Failed&& failed) {
+Status each_login_volume(const Identity& who, int lock_ms, wrap::Tpm2* tpm, Work&& work, Failed&& failed) {
   ECFS_LET(const auto names, wrap::list_user_volumes(who));
   for (const std::string& name : names) {
     auto open = wrap::open_user_volume(who, name);
@@ -195,7 +199,7 @@ Status each_login_volume(const Identity& who, int lock_ms, Work&& work, Failed&&
       ECFS_LET(const Fd lock, wrap::lock_volume(*open, lock_ms));
       // Without LOWER (a disk that is not there) the profile's copy is enough.
       auto lower = open_directory(AT_FDCWD, open->profile.lower);
-      ECFS_LET(LoginKey key, LoginKey::of(who, *open, lower ? lower->get() : -1));
+      ECFS_LET(LoginKey key, LoginKey::of(who, *open, lower ? lower->get() : -1, tpm));
       if (!key.present()) return {};
       return work(name, *open, key);
     }();
@@ -240,10 +244,10 @@ Result<std::vector<VolumeInfo>> survey_volumes(const Identity& who, const Deadli
 }
 
 Result<OpenVolume> open_volume(const Identity& who, const std::string& name, const Secret& login, const Secret& other,
-                               const Deadline& deadline) {
+                               wrap::Tpm2* tpm, const Deadline& deadline) {
   const int lock_ms = deadline.at_most_ms(kLockMs);
   ECFS_LET(Reply reply,
-           run_as(who, deadline.remaining_ms(), [&] { return open_as_user(who, name, login, other, lock_ms); }));
+           run_as(who, deadline.remaining_ms(), [&] { return open_as_user(who, name, login, other, tpm, lock_ms); }));
   return wire::unpack_open(std::move(reply));
 }
 
@@ -259,7 +263,8 @@ Result<bool> opens_nothing(const Identity& who, const Secret& password, const De
       one_refused = one_refused || (!secret && secret.error().code == Code::kWrongKey);
       return {};
     };
-    ECFS_TRY(each_login_volume(who, lock_ms, look, [](const std::string&, const Error&, const wrap::OpenProfile*) {}));
+    ECFS_TRY(each_login_volume(who, lock_ms, nullptr, look,
+                               [](const std::string&, const Error&, const wrap::OpenProfile*) {}));
     Reply answer;
     answer.data = {static_cast<std::uint8_t>(one_refused && !one_opened ? 1 : 0)};
     return answer;
@@ -269,7 +274,7 @@ Result<bool> opens_nothing(const Identity& who, const Secret& password, const De
 }
 
 Result<ChangeReport> change_password(const Identity& who, const Secret& old_password, const Secret& new_password,
-                                     const Deadline& deadline) {
+                                     wrap::Tpm2* tpm, const Deadline& deadline) {
   const int lock_ms = deadline.at_most_ms(kLockMs);
   const auto work = [&]() -> Result<Reply> {
     ChangeReport report;
@@ -283,7 +288,7 @@ Result<ChangeReport> change_password(const Identity& who, const Secret& old_pass
       report.stale.push_back(name);
       report.log.push_back(name + ": " + error.what);
     };
-    ECFS_TRY(each_login_volume(who, lock_ms, change, failed));
+    ECFS_TRY(each_login_volume(who, lock_ms, tpm, change, failed));
     return wire::pack(report);
   };
   ECFS_LET(const Reply reply, run_as(who, deadline.remaining_ms(), work));
@@ -301,7 +306,7 @@ Result<ChangeReport> mark_all_stale(const Identity& who, const Deadline& deadlin
     const auto failed = [&](const std::string& name, const Error& error, const wrap::OpenProfile*) {
       report.log.push_back(name + ": " + error.what);
     };
-    ECFS_TRY(each_login_volume(who, lock_ms, mark, failed));
+    ECFS_TRY(each_login_volume(who, lock_ms, nullptr, mark, failed));
     return wire::pack(report);
   };
   ECFS_LET(const Reply reply, run_as(who, deadline.remaining_ms(), work));

@@ -14,6 +14,7 @@
 #include "wrap/ecryptfs_passphrase.h"
 #include "wrap/keyslot.h"
 #include "wrap/mount.h"
+#include "wrap/tpm2.h"
 #include "wrap/volume_header.h"
 
 namespace ecfs::pam {
@@ -27,6 +28,7 @@ struct VolumeInfo {
   std::vector<wrap::EcryptfsSignature> signatures;  // of the keys of an eCryptfs tree
   bool auto_mount = false;
   bool auto_unmount = false;
+  bool tpm2 = false;  // it has keys that a TPM sealed
   // Where it is mounted now, if it is: a device number names a mount whatever happens to the paths.
   std::optional<std::pair<unsigned, unsigned>> device;
 };
@@ -52,10 +54,11 @@ struct OpenVolume {
 };
 
 // open_volume opens one volume and checks that it can be mounted. `other` (may be empty) is an old password or a
-// recovery key; where the login password does not open the volume and `other` does, the slot is wrapped anew.
+// recovery key; where the login password does not open the volume and `other` does, the slot is wrapped anew. `tpm` is
+// what root started to talk to the TPM, or null.
 // kNoKey: there is no login password. kWrongKey: it opens nothing (and the volume is marked stale).
 Result<OpenVolume> open_volume(const Identity& who, const std::string& name, const Secret& login, const Secret& other,
-                               const Deadline& deadline);
+                               wrap::Tpm2* tpm, const Deadline& deadline);
 
 // check_mountpoint: a directory of the user's, on a filesystem that one mounts things on (never /proc and the like).
 Status check_mountpoint(int dir, uid_t uid);
@@ -74,9 +77,9 @@ struct ChangeReport {
 };
 
 // change_password puts the new password in the place of the old one; where that fails the volume is marked stale.
-// mark_all_stale marks what has a password slot.
+// mark_all_stale marks what has a slot for a password.
 Result<ChangeReport> change_password(const Identity& who, const Secret& old_password, const Secret& new_password,
-                                     const Deadline& deadline);
+                                     wrap::Tpm2* tpm, const Deadline& deadline);
 Result<ChangeReport> mark_all_stale(const Identity& who, const Deadline& deadline);
 
 // drop_tokens removes the volumes' keys from the user's keyring.

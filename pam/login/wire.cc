@@ -90,6 +90,7 @@ Reply pack(const std::vector<VolumeInfo>& volumes) {
     put(out, ByteView(signatures));
     append_le<std::uint8_t>(out, v.auto_mount ? 1 : 0);
     append_le<std::uint8_t>(out, v.auto_unmount ? 1 : 0);
+    append_le<std::uint8_t>(out, v.tpm2 ? 1 : 0);
     append_le<std::uint8_t>(out, v.device ? 1 : 0);
     append_le<std::uint32_t>(out, v.device ? v.device->first : 0);
     append_le<std::uint32_t>(out, v.device ? v.device->second : 0);
@@ -110,6 +111,7 @@ Result<std::vector<VolumeInfo>> unpack_survey(const Reply& reply) {
     ECFS_LET(v.signatures, take_signatures(in));
     ECFS_LET(v.auto_mount, take_flag(in));
     ECFS_LET(v.auto_unmount, take_flag(in));
+    ECFS_LET(v.tpm2, take_flag(in));
     ECFS_LET(const bool mounted, take_flag(in));
     ECFS_LET(const auto major, in.take_le<std::uint32_t>());
     ECFS_LET(const auto minor, in.take_le<std::uint32_t>());

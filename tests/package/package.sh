@@ -64,9 +64,9 @@ lintian --allow-root --fail-on error,warning --tag-display-limit 0 "$deb" >"$wor
 mkdir "$work/tree"; dpkg-deb -x "$deb" "$work/tree"; dpkg-deb -e "$deb" "$work/control"
 strange=$(dpkg-deb -c "$deb" | grep -vE '^(drwxr-xr-x|-rwxr-xr-x|-rw-r--r--|lrwxrwxrwx) root/root ' || true)
 [ -z "$strange" ] || failed "modes or owners: $strange"
-unexpected=$(cd "$work/tree" && find . -type f -perm /111 | grep -vE '^\./usr/(bin/ecfs|libexec/ecfs/ecfs-(login|mountd))$' || true)
+unexpected=$(cd "$work/tree" && find . -type f -perm /111 | grep -vE '^\./usr/(bin/ecfs|libexec/ecfs/ecfs-(login|mountd|tpm2))$' || true)
 [ -z "$unexpected" ] || failed "executable: $unexpected"
-for program in usr/bin/ecfs usr/libexec/ecfs/ecfs-login usr/libexec/ecfs/ecfs-mountd; do
+for program in usr/bin/ecfs usr/libexec/ecfs/ecfs-{login,mountd,tpm2}; do
   file "$work/tree/$program" | grep -q ', stripped' || failed "not stripped: /$program"
 done
 DESTDIR=$work/installed quietly cmake --install "$build"

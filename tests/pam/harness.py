@@ -106,8 +106,8 @@ def make_machine():
     write_service(SERVICE)
 
 
-PROGRAM_NAMES = ("pam_ecfs.so", "ecfs-login", "ecfs-mountd", "pam_driver", "make_volume", "ecfs")
-NUM_PROGRAMS = 4  # build directories on the command line: of the tests' programs, of pam, of ecfs-mountd, of ecfs
+PROGRAM_NAMES = ("pam_ecfs.so", "ecfs-login", "ecfs-mountd", "ecfs-tpm2", "pam_driver", "make_volume", "ecfs")
+NUM_PROGRAMS = 4  # build directories on the command line: of the tests' programs, of pam, of ecfs-mountd and ecfs-tpm2, of ecfs
 
 
 def write_service(name, module_options="", only_ours=False, password_hash="sha512"):

@@ -46,6 +46,7 @@ TEST(Wire, ASurveyArrivesWhole) {
   std::vector<VolumeInfo> sent(2);
   sent[0].name = "Private";
   sent[0].auto_mount = true;
+  sent[0].tpm2 = true;
   sent[0].id[3] = 7;
   sent[0].device = std::pair(0U, 42U);
   sent[1].name = "Other";
@@ -56,6 +57,8 @@ TEST(Wire, ASurveyArrivesWhole) {
   EXPECT_EQ((*got)[0].id, sent[0].id);
   EXPECT_TRUE((*got)[0].auto_mount);
   EXPECT_FALSE((*got)[0].auto_unmount);
+  EXPECT_TRUE((*got)[0].tpm2);
+  EXPECT_FALSE((*got)[1].tpm2);
   EXPECT_EQ((*got)[0].device, sent[0].device);
   EXPECT_EQ((*got)[1].error, sent[1].error);
   EXPECT_FALSE((*got)[1].device);
