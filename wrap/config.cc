@@ -79,6 +79,10 @@ std::string set(Config& config, std::string_view name, std::string_view value) {
                ? ""
                : "ask_services is a list of at most 32 PAM services, separated by spaces";
   }
+  if (name == "tpm_reseal") {
+    config.tpm_reseal = value == "yes";
+    return config.tpm_reseal || value == "no" ? "" : "tpm_reseal is yes or no";
+  }
   if (name == "tpm_tcti") {
     if (auto good = check_tcti(value); !good) return good.error().what;
     config.tpm_tcti = value;

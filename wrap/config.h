@@ -20,7 +20,8 @@ struct Config {
   int unmount_wait_s = 10;  // unmount_wait: 0..600 seconds of clean tries before the policy applies
   // ask_services: PAM services in which open_session may ask a question (a changed password, the recovery key).
   std::vector<std::string> ask_services = {"login", "gdm-password", "lightdm", "sddm", "xdm"};
-  std::string tpm_tcti;  // tpm_tcti: how the TPM is reached (wrap/tpm2.h); empty: the kernel's, /dev/tpmrm0
+  bool tpm_reseal = false;  // tpm_reseal: yes | no; a login that opens otherwise binds keys of the TPM anew
+  std::string tpm_tcti;     // tpm_tcti: how the TPM is reached (wrap/tpm2.h); empty: the kernel's, /dev/tpmrm0
 };
 
 Result<Config> parse_config(ByteView text);

@@ -85,7 +85,7 @@ class Tpm2 {
   struct Options {
     std::string tcti = kDefaultTcti;  // how the TPM is reached
     int timeout_ms = 10000;           // for each request; past it the program is killed
-    bool for_login = false;           // it seals and unseals only, and tries no password after a refused one
+    bool for_login = false;           // no password is tried after a refused one
     std::string program;              // path of ecfs-tpm2; empty: helper_path("ecfs-tpm2")
   };
   // start starts the program; the TPM is looked for with the first request.

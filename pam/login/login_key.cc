@@ -54,6 +54,31 @@ const wrap::Slot* only_slot(const wrap::SlotArea& area, wrap::SlotType type) {
   return found;
 }
 
+// Binds anew what the TPM alone does not open any more. Gives the number of slots.
+Result<int> reseal(wrap::VolumeStore& store, wrap::Tpm2& tpm, const Secret& key) {
+  std::vector<wrap::Slot> slots;
+  std::vector<wrap::Tpm2Sealed> sealed;
+  for (const wrap::Slot& slot : store.area().slots) {
+    if (slot.type != wrap::SlotType::kTpm2) continue;
+    auto kept = wrap::tpm2_sealed(slot);
+    if (!kept) continue;
+    slots.push_back(slot);
+    sealed.push_back(*std::move(kept));
+  }
+  ECFS_LET(const wrap::Tpm2Status status, tpm.status(sealed));
+  int done = 0;
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    // That of another TPM is for another computer.
+    const wrap::Tpm2Opens opens = status.slots[i].opens;
+    if (opens == wrap::Tpm2Opens::kYes || opens == wrap::Tpm2Opens::kOtherTpm) continue;
+    ECFS_LET(wrap::Slot slot, wrap::make_tpm2_slot(store.header().id, store.area().unused_id(), slots[i].label, key,
+                                                   {&tpm, sealed[i].pcrs, nullptr, {}}));
+    ECFS_TRY(store.replace_slot(key, slots[i].id, std::move(slot)));
+    ++done;
+  }
+  return done;
+}
+
 // Opens with what the user typed besides the login password, and wraps the login's slot anew. Where the login password
 // goes together with the TPM, that slot, and no weaker one is added.
 Result<wrap::Unlocked> unlock_and_rewrap(wrap::VolumeStore& store, wrap::Tpm2* tpm, const Secret& login,
@@ -93,7 +118,7 @@ Error wrong() { return Error{Code::kWrongKey, 0, "neither the wrapping passphras
 
 }  // namespace
 
-Result<LoginKey> LoginKey::of(const Identity& who, const wrap::OpenProfile& volume, int lower_dir, wrap::Tpm2* tpm) {
+Result<LoginKey> LoginKey::of(const Identity& who, const wrap::OpenProfile& volume, int lower_dir, LoginTpm tpm) {
   const wrap::Profile& profile = volume.profile;
   const bool ecryptfs = profile.format == wrap::kEcryptfsFormat;
   if (!ecryptfs && profile.format != wrap::kNativeFormat) {
@@ -235,6 +260,11 @@ Status LoginKey::finish(Secret secret, OpenVolume& opened) {
     opened.notes = store_->notes();
     opened.notes.insert(opened.notes.end(), troubles_.begin(), troubles_.end());
     if (auto repaired = store_->repair(secret); !repaired) opened.log.push_back(repaired.error().what);
+    if (reseal_ && tpm_ != nullptr && !troubles_.empty()) {
+      const auto done = reseal(*store_, *tpm_, secret);
+      if (!done) opened.log.push_back("its key in the TPM was not bound anew: " + done.error().what);
+      if (done && *done > 0) opened.notes.emplace_back("its key in the TPM was bound to the present state");
+    }
   }
   if (!ecryptfs()) {
     if (auto put = wrap::put_token(store_->header().id, secret); !put) opened.log.push_back(put.error().what);

@@ -15,10 +15,9 @@ namespace ecfs::pam {
 
 class LoginKey {
  public:
-  // of reads what there is; `lower_dir` may be -1. `who` is the user, whose ~/.ecryptfsrc counts. Without `tpm` slots
-  // of the TPM are not tried.
-  static Result<LoginKey> of(const Identity& who, const wrap::OpenProfile& volume, int lower_dir,
-                             wrap::Tpm2* tpm = nullptr);
+  // of reads what there is; `lower_dir` may be -1. `who` is the user, whose ~/.ecryptfsrc counts. Without a TPM its
+  // slots are not tried.
+  static Result<LoginKey> of(const Identity& who, const wrap::OpenProfile& volume, int lower_dir, LoginTpm tpm = {});
 
   // present says whether there is anything that a password could open.
   [[nodiscard]] bool present() const;
@@ -39,15 +38,15 @@ class LoginKey {
   // uses_tpm2 says whether the volume has keys of a TPM; what cannot be read has none.
   static bool uses_tpm2(const wrap::OpenProfile& volume);
 
-  // finish is called with the secret: it repairs damaged copies, puts the keys into the keyring and fills in what the
-  // server of the mount needs.
+  // finish is called with the secret: it repairs damaged copies, binds keys of the TPM anew where that is wanted, puts
+  // the keys into the keyring and fills in what the server of the mount needs.
   Status finish(Secret secret, OpenVolume& opened);
   // resume gives a suspended mount its keys back.
   Status resume(const Secret& secret, const wrap::VolumeId& mount);
 
  private:
-  LoginKey(const wrap::OpenProfile& volume, const wrap::EcryptfsSalt& salt, wrap::Tpm2* tpm)
-      : volume_(&volume), salt_(salt), tpm_(tpm) {}
+  LoginKey(const wrap::OpenProfile& volume, const wrap::EcryptfsSalt& salt, LoginTpm tpm)
+      : volume_(&volume), salt_(salt), tpm_(tpm.tpm), reseal_(tpm.reseal) {}
   [[nodiscard]] bool ecryptfs() const { return volume_->profile.format == wrap::kEcryptfsFormat; }
   // take notes which slot it was, and gives the secret.
   Secret take(wrap::Unlocked unlocked);
@@ -56,6 +55,7 @@ class LoginKey {
   const wrap::OpenProfile* volume_;
   wrap::EcryptfsSalt salt_;
   wrap::Tpm2* tpm_;
+  bool reseal_;
   bool by_password_ = false;
   std::vector<std::string> troubles_;       // of the TPM, where something else opened
   std::optional<wrap::VolumeStore> store_;  // none: wrapped-passphrase

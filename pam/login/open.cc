@@ -57,7 +57,7 @@ Status clear_dead_mount(const Identity& who, const VolumeInfo& volume, const std
 }
 
 // One volume from locked to mounted. An error says why it stayed locked.
-Status bring_up(const Request& request, const Identity& who, const VolumeInfo& volume, int dir, wrap::Tpm2* tpm,
+Status bring_up(const Request& request, const Identity& who, const VolumeInfo& volume, int dir, LoginTpm tpm,
                 Channel& channel, const Deadline& deadline) {
   ECFS_LET(OpenVolume opened, open_volume(who, volume.name, request.first, request.second, tpm, deadline));
   if (opened.mounted_already) {
@@ -165,8 +165,8 @@ Result<int> run_open(const Request& request, const wrap::Config& config, Channel
   bool wrong_password = false;
   for (const VolumeInfo& volume : volumes) {
     if (!volume.auto_mount) continue;
-    const Status done =
-        bring_up(request, who, volume, dir.get(), tpm && volume.tpm2 ? &*tpm : nullptr, channel, deadline);
+    const Status done = bring_up(request, who, volume, dir.get(),
+                                 {tpm && volume.tpm2 ? &*tpm : nullptr, config.tpm_reseal}, channel, deadline);
     if (done) continue;
     wrong_password = wrong_password || done.error().code == Code::kWrongKey;
     explain(request, volume, done.error(), channel);

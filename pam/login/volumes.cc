@@ -118,7 +118,7 @@ Result<Secret> open_locked(LoginKey& key, const wrap::OpenProfile& volume, const
 }
 
 Result<Reply> open_as_user(const Identity& who, const std::string& name, const Secret& login, const Secret& other,
-                           wrap::Tpm2* tpm, int lock_ms) {
+                           LoginTpm tpm, int lock_ms) {
   ECFS_LET(const wrap::OpenProfile open, wrap::open_user_volume(who, name));
   const wrap::Profile& profile = open.profile;
   const bool native = profile.format == wrap::kNativeFormat;
@@ -140,7 +140,7 @@ Result<Reply> open_as_user(const Identity& who, const std::string& name, const S
     if (opened.mounted_already) return wire::pack(std::move(opened));
   }
 
-  if (login.empty() && tpm == nullptr) return Error{Code::kNoKey, 0, "there is no login password to open it with"};
+  if (login.empty() && tpm.tpm == nullptr) return Error{Code::kNoKey, 0, "there is no login password to open it with"};
   if (wrap::is_wrapping_independent(open)) return Error{Code::kNoKey, 0, "the login password does not open it"};
   ECFS_TRY(check_mountpoint(mountpoint.get(), who.uid));
   ECFS_TRY(check_only_placeholders(mountpoint.get(), profile.mountpoint));
@@ -199,7 +199,7 @@ Status each_login_volume(const Identity& who, int lock_ms, wrap::Tpm2* tpm, Work
       ECFS_LET(const Fd lock, wrap::lock_volume(*open, lock_ms));
       // Without LOWER (a disk that is not there) the profile's copy is enough.
       auto lower = open_directory(AT_FDCWD, open->profile.lower);
-      ECFS_LET(LoginKey key, LoginKey::of(who, *open, lower ? lower->get() : -1, tpm));
+      ECFS_LET(LoginKey key, LoginKey::of(who, *open, lower ? lower->get() : -1, {tpm, false}));
       if (!key.present()) return {};
       return work(name, *open, key);
     }();
@@ -244,7 +244,7 @@ Result<std::vector<VolumeInfo>> survey_volumes(const Identity& who, const Deadli
 }
 
 Result<OpenVolume> open_volume(const Identity& who, const std::string& name, const Secret& login, const Secret& other,
-                               wrap::Tpm2* tpm, const Deadline& deadline) {
+                               LoginTpm tpm, const Deadline& deadline) {
   const int lock_ms = deadline.at_most_ms(kLockMs);
   ECFS_LET(Reply reply,
            run_as(who, deadline.remaining_ms(), [&] { return open_as_user(who, name, login, other, tpm, lock_ms); }));

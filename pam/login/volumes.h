@@ -53,12 +53,17 @@ struct OpenVolume {
   Fd mountpoint_dir;  // O_PATH
 };
 
+// How a login uses the TPM.
+struct LoginTpm {
+  wrap::Tpm2* tpm = nullptr;  // what root started to talk to it; null: not at all
+  bool reseal = false;        // slots that it would not open any more are bound anew, once the volume is open
+};
+
 // open_volume opens one volume and checks that it can be mounted. `other` (may be empty) is an old password or a
-// recovery key; where the login password does not open the volume and `other` does, the slot is wrapped anew. `tpm` is
-// what root started to talk to the TPM, or null.
+// recovery key; where the login password does not open the volume and `other` does, the slot is wrapped anew.
 // kNoKey: there is no login password. kWrongKey: it opens nothing (and the volume is marked stale).
 Result<OpenVolume> open_volume(const Identity& who, const std::string& name, const Secret& login, const Secret& other,
-                               wrap::Tpm2* tpm, const Deadline& deadline);
+                               LoginTpm tpm, const Deadline& deadline);
 
 // check_mountpoint: a directory of the user's, on a filesystem that one mounts things on (never /proc and the like).
 Status check_mountpoint(int dir, uid_t uid);

@@ -14,13 +14,14 @@ swtpm_start() {
   swtpm socket --tpm2 --tpmstate dir="$state/nv" --server type=unixio,path="$state/s" --ctrl type=unixio,path="$state/s.ctrl" \
     --flags not-need-init,startup-clear >/dev/null 2>&1 3>&- &
   swtpms[$1]=$!
+  disown $!  # no words of the shell about its end
   for i in $(seq 100); do [ -S "$state/s" ] && [ -S "$state/s.ctrl" ] && break; sleep 0.05; done
   chmod 666 "$state/s" "$state/s.ctrl"
   swtpm_use "$1"
 }
 swtpm_use() { export ECFS_TCTI=swtpm:path=$T/tpm-$1/s TPM2TOOLS_TCTI=swtpm:path=$T/tpm-$1/s TSS2_LOG=all+NONE; }
-swtpm_stop() { kill -KILL "${swtpms[$1]}"; wait "${swtpms[$1]}" 2>/dev/null; rm -f "$T/tpm-$1/s" "$T/tpm-$1/s.ctrl"; }
-trap 'for pid in "${swtpms[@]}"; do kill -KILL "$pid" 2>/dev/null; done; wait 2>/dev/null; cleanup' EXIT
+swtpm_stop() { kill -KILL "${swtpms[$1]}"; await not kill -0 "${swtpms[$1]}" 2>/dev/null; rm -f "$T/tpm-$1/s" "$T/tpm-$1/s.ctrl"; }
+trap 'for pid in "${swtpms[@]}"; do kill -KILL "$pid" 2>/dev/null; done; cleanup' EXIT
 extend() { tpm2_pcrextend "$1:sha256=$(printf '%064d' 1)"; }
 counted() { ecfs tpm status --json | sed -n 's/.*"failed_tries": \([0-9]*\).*/\1/p'; }
 

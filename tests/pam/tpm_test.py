@@ -122,6 +122,26 @@ class TpmLogin(LoginCase):
         self.assertEqual(session.do("open_session"), PAM_SUCCESS)
         self.assert_open(user)
 
+    def test_a_login_binds_anew_where_the_machine_allows_it(self):
+        user = self.user()
+        self.volume(user)
+        self.bind(user, "--label desk")
+        harness.write_config(tpm_tcti=self.tpm.tcti, tpm_reseal="yes")
+        for change in (lambda: self.tpm.extend(7), lambda: self.tpm.tool("tpm2_clear")):
+            change()
+            session = self.open(user)
+            self.assert_open(user)
+            self.assertEqual(session.info[-1], "ecfs: Private: its key in the TPM was bound to the present state", session.info)
+            session.logout()
+            self.assert_locked_soon(user)
+            session = self.session(user)
+            self.assertEqual(session.do("open_session"), PAM_SUCCESS)  # without a password
+            self.assertEqual(session.info, [])
+            self.assert_open(user)
+            session.logout()
+            self.assert_locked_soon(user)
+        self.assertEqual(self.num_slots(user), 3)
+
     def test_the_tpm_and_the_login_password(self):
         user = self.user()
         recovery, _ = self.volume(user)

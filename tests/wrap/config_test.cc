@@ -14,12 +14,14 @@ TEST(Config, Settings) {
                                "\t unmount_busy=kill\n\n"
                                "unmount_wait = 0\n"
                                "ask_services = login, gdm-password\tsddm\n"
-                               "tpm_tcti = device:/dev/tpm0")));
+                               "tpm_tcti = device:/dev/tpm0\n"
+                               "tpm_reseal = yes")));
   EXPECT_EQ(c.login_time_limit_s, 9);
   EXPECT_EQ(c.unmount_busy, BusyPolicy::kKill);
   EXPECT_EQ(c.unmount_wait_s, 0);
   EXPECT_EQ(c.ask_services, (std::vector<std::string>{"login", "gdm-password", "sddm"}));
   EXPECT_EQ(c.tpm_tcti, "device:/dev/tpm0");
+  EXPECT_TRUE(c.tpm_reseal);
 }
 
 TEST(Config, NothingGivesTheDefaults) {
@@ -38,7 +40,7 @@ TEST(Config, WhatIsNotUnderstoodIsNamedByItsLine) {
        {"login_time_limit = 0", "login_time_limit = 16", "login_time_limit = 1x",
         "login_time_limit =", "login_time_limit = -1", "login_time_limit = 99999999999999999999", "unmount_wait = 601",
         "unmount_busy = Kill", "unmount_busy = ", "no_such = 1", "= 1", "word", "ask_services = a/b",
-        "tpm_tcti = cmd:id", "tpm_tcti =", "unmount_wait = 1\nunmount_wait = 1", "\x01 = 2"}) {
+        "tpm_tcti = cmd:id", "tpm_tcti =", "tpm_reseal = maybe", "unmount_wait = 1\nunmount_wait = 1", "\x01 = 2"}) {
     const std::string text = std::string("# first\n") + bad;
     const Error e = failure_of(parse_config(as_bytes(text)));
     EXPECT_EQ(e.code, Code::kInvalid) << bad;
