@@ -161,6 +161,7 @@ void print(const wrap::Tpm2Status& status, const std::vector<TpmKey>& keys) {
 Result<int> run(const Options& o) {
   ECFS_LET(const std::vector<TpmKey> keys, find_all_keys(o));
   std::vector<wrap::Tpm2Sealed> sealed;
+  sealed.reserve(keys.size());
   for (const TpmKey& key : keys) sealed.push_back(key.sealed);
   auto status = [&]() -> Result<wrap::Tpm2Status> {
     ECFS_LET(wrap::Tpm2 tpm, start_tpm2(o.tcti));

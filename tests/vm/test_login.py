@@ -363,7 +363,7 @@ def status(t):
 def apparmor(t):
     session = t.ssh("alice")
     loaded = t.m.must("grep -E '^ecfs-' /sys/kernel/security/apparmor/profiles | sort").splitlines()
-    check(loaded == ["ecfs-login (enforce)", "ecfs-mountd (enforce)"], "loaded: %s" % loaded)
+    check(loaded == ["ecfs-login (enforce)", "ecfs-mountd (enforce)", "ecfs-tpm2 (enforce)"], "loaded: %s" % loaded)
     for what, profile in (("pgrep -o -u alice -x ecfs-mountd", "ecfs-mountd"), ("pgrep -o -f 'ecfs-login [w]atch'", "ecfs-login")):
         confined = t.m.must("cat /proc/$(%s)/attr/current" % what)
         check(confined == profile + " (enforce)", "%s runs as %s" % (profile, confined))
