@@ -197,9 +197,10 @@ Status each_login_volume(const Identity& who, int lock_ms, wrap::Tpm2* tpm, Work
     if (!open->profile.auto_mount) continue;
     const Status done = [&]() -> Status {
       ECFS_LET(const Fd lock, wrap::lock_volume(*open, lock_ms));
+      const bool stale = wrap::has_stale_mark(*open);  // its password is another one: not a try of the TPM's for it
       // Without LOWER (a disk that is not there) the profile's copy is enough.
       auto lower = open_directory(AT_FDCWD, open->profile.lower);
-      ECFS_LET(LoginKey key, LoginKey::of(who, *open, lower ? lower->get() : -1, {tpm, false}));
+      ECFS_LET(LoginKey key, LoginKey::of(who, *open, lower ? lower->get() : -1, {stale ? nullptr : tpm, false}));
       if (!key.present()) return {};
       return work(name, *open, key);
     }();

@@ -191,6 +191,9 @@ class TpmLogin(LoginCase):
             self.assertIn("your login password does not open Private", session.info[0])
             session.logout()
         self.assertTrue(self.stale(user))
+        session = self.session(user, real_uid=self.uid(user))
+        self.assertEqual(session.do("chauthtok", "second-password", "third-password", "third-password"), PAM_SUCCESS, session.errors + LOG)
+        self.set_password(user, "second-password")
         self.assertEqual(self.tpm.failed_tries(), 1)
         # With the recovery key the TPM takes the new one.
         self.ecfs(user, f"key change {QUICK} --slot tpm2+password --passphrase-fd 0 --new-passphrase-fd 0 --allow-weak-passphrase Private", recovery, "second-password")
