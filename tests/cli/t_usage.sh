@@ -17,7 +17,7 @@ run ecfs init --passphrase-fd 3 --passphrase-file f x
 run ecfs init --passphrase secret x
 run ecfs key add tpm2 x
 run ecfs setup-private --move-existing --no-move
-for command in init mount umount setup-private mount-private umount-private status recover-private migrate bench fsck stat find wrap-passphrase unwrap-passphrase rewrap-passphrase add-passphrase insert-wrapped-passphrase-into-keyring key "key list" "key add" "key remove" "key change"; do
+for command in init mount umount setup-private mount-private umount-private status recover-private migrate bench fsck stat find setup-swap wrap-passphrase unwrap-passphrase rewrap-passphrase add-passphrase insert-wrapped-passphrase-into-keyring key "key list" "key add" "key remove" "key change"; do
   check "ecfs $command --help shows an example" bash -c "'$ECFS' $command --help | grep -q 'Example'"
 done
 # argv[0]
