@@ -28,6 +28,9 @@ ecfs_need(fmt "fmt>=9" libfmt-dev)
 ecfs_need(nlohmann_json "nlohmann_json>=3.11" nlohmann-json3-dev)
 ecfs_need(cli11 "CLI11" libcli11-dev)
 ecfs_need(blkid "blkid" libblkid-dev)
+ecfs_need(cryptsetup "libcryptsetup>=2.4" libcryptsetup-dev)
+ecfs_need(fdisk "fdisk>=2.36" libfdisk-dev)
+ecfs_need(mount "mount>=2.36" libmount-dev)
 
 # Twofish and CAST-256, for eCryptfs directories that use them: few do.
 if(ECFS_BOTAN)

@@ -26,6 +26,7 @@
 #include "setup/move.h"
 #include "setup/new_volume.h"
 #include "setup/setup_marker.h"
+#include "setup/swap/areas.h"
 #include "setup/ui.h"
 #include "setup/unlock.h"
 #include "setup/volume_ref.h"
@@ -556,6 +557,15 @@ void explain(const Plan& plan, const Options& o) {
   }
 }
 
+void tell_swap() {
+  const auto areas = swap::areas(swap::this_machine());
+  const std::string plain = areas ? swap::not_encrypted(*areas) : "";
+  if (!plain.empty()) {
+    note("swap on " + plain +
+         " is not encrypted and can hold pieces of open files: `sudo ecfs setup-swap` encrypts it");
+  }
+}
+
 void print_end(const Plan& plan, const Options& o) {
   const std::string suffix = o.name == wrap::kDefaultVolumeName ? "" : " " + o.name;
   say("");
@@ -760,6 +770,7 @@ Result<int> make(const Options& o, Plan& plan, Stage& stage) {
   } else {
     print_end(plan, o);
   }
+  tell_swap();
   return kept == 0 ? 0 : 1;
 }
 

@@ -10,6 +10,7 @@
 #include "setup/json.h"
 #include "setup/machine_status.h"
 #include "setup/mounting.h"
+#include "setup/swap/areas.h"
 #include "setup/ui.h"
 #include "setup/volume_ref.h"
 #include "wrap/control.h"
@@ -147,17 +148,43 @@ void print(const json& entry) {
   for (const json& sentence : entry["notes"]) say("  !            " + sentence.get<std::string>());
 }
 
+// The swap of the machine: what is open is in memory, and memory goes there.
+json describe_swap() {
+  const auto areas = swap::areas(swap::this_machine());
+  if (!areas) return {{"areas", json::array()}, {"encrypted", nullptr}, {"fault", areas.error().what}};
+  json list = json::array();
+  for (const swap::Area& area : *areas) {
+    list.push_back({{"path", area.swap.path},
+                    {"kind", swap::kind_name(area.kind)},
+                    {"encrypted", area.encrypted},
+                    {"size_bytes", area.swap.size_bytes},
+                    {"used_bytes", area.swap.used_bytes}});
+  }
+  return {{"areas", list}, {"encrypted", swap::not_encrypted(*areas).empty()}};
+}
+
+void print_swap() {
+  const auto areas = swap::areas(swap::this_machine());
+  if (!areas) return say("Swap: " + areas.error().what);
+  if (areas->empty()) return;
+  const std::string plain = swap::not_encrypted(*areas);
+  say(plain.empty()
+          ? "Swap: encrypted, or in memory alone."
+          : "Swap: " + plain + " NOT ENCRYPTED, can hold pieces of open files. `sudo ecfs setup-swap` encrypts it.");
+}
+
 Result<int> run(bool as_json) {
   ECFS_LET(const Identity me, caller());
   json profiles = json::array();
   ECFS_LET(const std::vector<std::string> names, wrap::list_user_volumes(me));
   for (const std::string& name : names) profiles.push_back(describe(name));
   if (as_json) {
-    print_json({{"user", me.name}, {"volumes", profiles}});
+    print_json({{"user", me.name}, {"volumes", profiles}, {"swap", describe_swap()}});
     return 0;
   }
   if (profiles.empty()) say("You have no volume that opens at login. `ecfs setup-private` makes one.");
   for (const json& entry : profiles) print(entry);
+  print_swap();
   return 0;
 }
 

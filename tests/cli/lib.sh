@@ -22,13 +22,13 @@ cleanup() {
   done
   # The servers end by themselves; they are given the time.
   for i in $(seq 50); do ps -o pid= -u 7301,7302 >/dev/null || break; sleep 0.1; done
-  umount /etc/passwd /etc/group 2>/dev/null
+  umount /etc/passwd /etc/group /proc/swaps 2>/dev/null
   rm -rf --one-file-system "$T"
 }
 trap cleanup EXIT
 
 # Where the test users can run them, wherever the build directory is.
-mkdir -p "$T/bin/setup"; install -m 755 "$ECFS" "$T/bin/setup/ecfs"; install -m 755 "$ECFS_LIBEXEC/ecfs-mountd" "$ECFS_LIBEXEC/ecfs-tpm2" "$T/bin/"
+mkdir -p "$T/bin/setup"; install -m 755 "$ECFS" "$T/bin/setup/ecfs"; install -m 755 "$ECFS_LIBEXEC/ecfs-mountd" "$ECFS_LIBEXEC/ecfs-tpm2" "$(dirname "$ECFS")/ecfs-swap" "$T/bin/"
 ECFS=$T/bin/setup/ecfs ECFS_LIBEXEC=$T/bin
 cp /etc/passwd "$T/passwd"; cp /etc/group "$T/group"
 for user in ecfsalice:7301 ecfsbob:7302; do
@@ -36,6 +36,7 @@ for user in ecfsalice:7301 ecfsbob:7302; do
   echo "${user%:*}:x:${user#*:}:" >>"$T/group"
   mkdir -p "$T/home/${user%:*}"; chown "${user#*:}:${user#*:}" "$T/home/${user%:*}"; chmod 700 "$T/home/${user%:*}"
 done
+printf 'Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n' >"$T/swaps"; mount --bind "$T/swaps" /proc/swaps   # the machine's is another one on each
 mount --bind "$T/passwd" /etc/passwd; mount --bind "$T/group" /etc/group
 if [ "$(stat -c %a /dev/fuse)" != 666 ]; then  # as udev would make it
   mknod -m 666 "$T/fuse" c 10 229 && mount --bind "$T/fuse" /dev/fuse

@@ -32,8 +32,9 @@ cat Private/README.txt
 a status
 a key list Private
 a "${setup[@]}"
+printf '/no/such/swapfile file 60 0 -2\n' >>"$T/swaps"   # of which it is not known that it is encrypted
 a setup-private --yes --name Work --no-auto-mount --passphrase-file p --no-recovery "${QUICK[@]}"
-a status
+head -n 1 "$T/swaps" >heading; cat heading >"$T/swaps"; rm heading; a status
 echo "# open and lock"
 a mount-private
 a mount-private --passphrase-file n

@@ -30,6 +30,7 @@ ONLY = {
     r"security/pam": ["pam/", "tests/pam/"],
     r"CLI/": ["setup/command_line.cc"],  # seconds of every compilation that sees it
     r"pwquality": ["setup/", "tests/setup/"],
+    r"libcryptsetup|libfdisk|libmount": ["setup/swap/device.cc", "setup/swap/work.cc"],  # only in ecfs-swap
     r"keyutils": ["wrap/", "tests/wrap/"],
     r"argon2": ["wrap/"],
     r"botan/": ["fs/format/ecryptfs_botan.cc"],

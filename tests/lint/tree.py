@@ -30,10 +30,10 @@ for name in tracked:
         for mark in re.findall(r"\b(TODO|FIXME|XXX)\b", text):
             faults.append(f"{name}: {mark}")
 
-commands = re.findall(r'add_command\(\s*"([a-z-]+)"', "\n".join(pathlib.Path(t).read_text() for t in tracked if re.fullmatch(r"setup/[a-z_]+\.cc", t)))
+commands = re.findall(r'add_command\(\s*"([a-z-]+)"', "\n".join(pathlib.Path(t).read_text() for t in tracked if re.fullmatch(r"setup/(swap/options|[a-z_]+)\.cc", t)))
 pages = {pathlib.Path(t).name for t in tracked if t.endswith(".scd")}
 for command in commands:
-    if f"ecfs-{command}.1.scd" not in pages and command not in ("list", "add", "remove", "change", "password", "recovery"):
+    if not {f"ecfs-{command}.1.scd", f"ecfs-{command}.8.scd"} & pages and command not in ("list", "add", "remove", "change", "password", "recovery"):
         faults.append(f"ecfs {command}: no man page ecfs-{command}.1.scd")
 if not commands:
     faults.append("no command was found in setup/")

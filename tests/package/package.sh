@@ -54,7 +54,7 @@ deb=$(ls "$work"/package/ecfs_*.deb)
 version=$(dpkg-deb -f "$deb" Version)
 [ "$(basename "$deb")" = "ecfs_${version}_$(dpkg --print-architecture).deb" ] || failed "the file is called $deb"
 depends=$(dpkg-deb -f "$deb" Depends)
-for needed in fuse3 libpam-runtime libc6 libpam0g libssl3 libargon2-1 libseccomp2; do
+for needed in fuse3 libpam-runtime libc6 libpam0g libssl3 libargon2-1 libseccomp2 libcryptsetup12 libfdisk1 libmount1; do
   grep -qE "(^|, )$needed( |,|\$)" <<<"$depends" || failed "the package does not depend on $needed: $depends"
 done
 said "packed $(basename "$deb"), $(($(stat -c %s "$deb") / 1024)) KiB"
@@ -64,9 +64,9 @@ lintian --allow-root --fail-on error,warning --tag-display-limit 0 "$deb" >"$wor
 mkdir "$work/tree"; dpkg-deb -x "$deb" "$work/tree"; dpkg-deb -e "$deb" "$work/control"
 strange=$(dpkg-deb -c "$deb" | grep -vE '^(drwxr-xr-x|-rwxr-xr-x|-rw-r--r--|lrwxrwxrwx) root/root ' || true)
 [ -z "$strange" ] || failed "modes or owners: $strange"
-unexpected=$(cd "$work/tree" && find . -type f -perm /111 | grep -vE '^\./usr/(bin/ecfs|libexec/ecfs/ecfs-(login|mountd|tpm2))$' || true)
+unexpected=$(cd "$work/tree" && find . -type f -perm /111 | grep -vE '^\./usr/(bin/ecfs|libexec/ecfs/ecfs-(login|mountd|tpm2|swap))$' || true)
 [ -z "$unexpected" ] || failed "executable: $unexpected"
-for program in usr/bin/ecfs usr/libexec/ecfs/ecfs-{login,mountd,tpm2}; do
+for program in usr/bin/ecfs usr/libexec/ecfs/ecfs-{login,mountd,tpm2,swap}; do
   file "$work/tree/$program" | grep -q ', stripped' || failed "not stripped: /$program"
 done
 DESTDIR=$work/installed quietly cmake --install "$build"
@@ -148,7 +148,7 @@ said "postinst a second and third time: nothing changes"
 for link in "$root"/usr/bin/ecfs-*; do
   name=$(basename "$link")
   fresh "$name" --help >/dev/null || failed "$name --help"
-  zcat "$root/usr/share/man/man1/$name.1.gz" | grep -q '^\.TH' || failed "no manual page $name(1)"
+  zcat "$root"/usr/share/man/man[18]/"$name".[18].gz | grep -q '^\.TH' || failed "no manual page $name"
   fresh test -s "/usr/share/bash-completion/completions/$name" || failed "no completion for $name"
 done
 for file in man/man1/ecfs.1.gz man/man5/ecfs.conf.5.gz man/man8/pam_ecfs.8.gz man/man8/mount.ecfs.8.gz zsh/vendor-completions/_ecfs \
