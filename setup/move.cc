@@ -205,9 +205,44 @@ class Surveyor {
   std::set<InodeKey> seen_;
 };
 
+bool is_before(const timespec& a, const timespec& b) noexcept {
+  return a.tv_sec < b.tv_sec || (a.tv_sec == b.tv_sec && a.tv_nsec < b.tv_nsec);
+}
+
 class Remover {
  public:
   explicit Remover(timespec compared_at) : compared_at_(compared_at), comparer_(nullptr) {}
+
+  // Without a copy to compare with.
+  Status untouched(Node& from, const std::string& path) {
+    auto names = from.names();
+    if (!names) return at(path, std::move(names).error());
+    for (const std::string& name : *names) {
+      ECFS_TRY(check_signals());
+      const std::string inner = below(path, name);
+      auto source = from.child(name);
+      if (!source) return at(inner, std::move(source).error());
+      ECFS_LET(const struct stat st, (*source)->stat());
+      if (S_ISDIR(st.st_mode)) {
+        ECFS_TRY(untouched(**source, inner));
+        remove_emptied(from, name, inner);
+        continue;
+      }
+      // The first of several links that goes changes the status of the others.
+      const bool old = is_before(st.st_ctim, compared_at_) || old_links_.count(key_of(st)) > 0;
+      if (!old) {
+        keep(inner, "it has changed since it was copied");
+        continue;
+      }
+      if (st.st_nlink > 1) old_links_.insert(key_of(st));
+      if (from.remove(name, false)) {
+        ++removal.num_removed;
+      } else {
+        keep(inner, "it could not be removed");
+      }
+    }
+    return {};
+  }
 
   Status directory(Node& from, Node& to, const std::string& path) {
     auto names = from.names();
@@ -226,11 +261,7 @@ class Remover {
         keep(inner, "the copy holds something else");
       } else if (S_ISDIR(a.st_mode)) {
         ECFS_TRY(directory(**source, **copy, inner));
-        if (Status done = from.remove(name, true); done) {
-          ++removal.num_removed;
-        } else if (const int err = errno_of(done.error()); err != ENOTEMPTY && err != EEXIST) {
-          keep(inner, "it could not be removed");
-        }
+        remove_emptied(from, name, inner);
       } else {
         ECFS_TRY(file(from, name, **source, **copy, a, inner));
       }
@@ -243,9 +274,7 @@ class Remover {
  private:
   Status file(Node& from, const std::string& name, Node& source, Node& copy, const struct stat& st,
               const std::string& path) {
-    const bool untouched = st.st_ctim.tv_sec < compared_at_.tv_sec ||
-                           (st.st_ctim.tv_sec == compared_at_.tv_sec && st.st_ctim.tv_nsec < compared_at_.tv_nsec);
-    if (!untouched) {
+    if (!is_before(st.st_ctim, compared_at_)) {
       if (auto same = comparer_.held(source, copy, st); !same) {
         if (caught_signal() != 0) return same;
         keep(path, "it is not what the copy holds");
@@ -260,6 +289,14 @@ class Remover {
     return {};
   }
 
+  void remove_emptied(Node& from, const std::string& name, const std::string& path) {
+    if (Status done = from.remove(name, true); done) {
+      ++removal.num_removed;
+    } else if (const int err = errno_of(done.error()); err != ENOTEMPTY && err != EEXIST) {
+      keep(path, "it could not be removed");
+    }
+  }
+
   void keep(const std::string& path, const char* why) {
     ++removal.num_kept;
     if (removal.kept.size() < kMaxTold) removal.kept.push_back(path + ": " + why);
@@ -267,6 +304,7 @@ class Remover {
 
   timespec compared_at_;
   Comparer comparer_;
+  std::set<InodeKey> old_links_;
 };
 
 // The next data at or behind `offset`, or `size`.
@@ -416,6 +454,14 @@ Result<Removal> remove_copied(int from, int to, timespec compared_at) {
   ECFS_LET(const NodePtr target, directory_tree(to));
   Remover remover(compared_at);
   ECFS_TRY(remover.directory(*source, *target, ""));
+  ECFS_TRY(sync_directory(from));
+  return std::move(remover.removal);
+}
+
+Result<Removal> remove_untouched(int from, timespec compared_at) {
+  ECFS_LET(const NodePtr source, directory_tree(from));
+  Remover remover(compared_at);
+  ECFS_TRY(remover.untouched(*source, ""));
   ECFS_TRY(sync_directory(from));
   return std::move(remover.removal);
 }

@@ -7,16 +7,11 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
-#include <climits>
 #include <cstdio>
-#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -25,6 +20,7 @@
 #include "setup/mounting.h"
 #include "setup/move.h"
 #include "setup/new_volume.h"
+#include "setup/private_volume.h"
 #include "setup/setup_marker.h"
 #include "setup/ui.h"
 #include "setup/unlock.h"
@@ -34,10 +30,6 @@
 
 namespace ecfs::setup {
 namespace {
-
-constexpr const char* kStagingName = "setup-mount";
-constexpr std::uint64_t kSpareBytes = 16U << 20;
-constexpr std::uint64_t kEntryBytes = 8192;  // what an entry may cost below: a header page and a directory block
 
 struct Options {
   std::string name{wrap::kDefaultVolumeName};
@@ -69,36 +61,6 @@ struct Plan {
   struct stat original {};  // of the mountpoint with the files
 };
 
-std::string parent_of(const std::string& path) {
-  const std::size_t slash = path.rfind('/');
-  return slash == 0 ? "/" : path.substr(0, slash);
-}
-std::string base_of(const std::string& path) { return path.substr(path.rfind('/') + 1); }
-
-std::string size_text(std::uint64_t bytes) {
-  constexpr double kUnit = 1024.0;
-  const auto value = static_cast<double>(bytes);
-  if (value < kUnit * kUnit) return fmt::format("{:.0f} KiB", value / kUnit);
-  if (value < kUnit * kUnit * kUnit) return fmt::format("{:.1f} MiB", value / (kUnit * kUnit));
-  return fmt::format("{:.1f} GiB", value / (kUnit * kUnit * kUnit));
-}
-
-// Undo runs what it was told, in reverse, unless it is told to forget.
-class Undo {
- public:
-  Undo() = default;
-  Undo(const Undo&) = delete;
-  Undo& operator=(const Undo&) = delete;
-  ~Undo() {
-    for (auto step = steps_.rbegin(); step != steps_.rend(); ++step) (*step)();
-  }
-  void add(std::function<void()> step) { steps_.push_back(std::move(step)); }
-  void forget() noexcept { steps_.clear(); }
-
- private:
-  std::vector<std::function<void()>> steps_;
-};
-
 // ---- what a kill left behind
 
 bool lstat_ok(const std::string& path) {
@@ -126,119 +88,7 @@ bool is_inode(const std::string& path, std::uint64_t dev, std::uint64_t ino) {
   return ino != 0 && lstat(path.c_str(), &st) == 0 && st.st_dev == dev && st.st_ino == ino;
 }
 
-// ---- the volume, mounted where only we look
-
-class Staging {
- public:
-  static Result<Staging> mount(const VolumeRef& volume, const Secret& key) {
-    const std::string path = volume_dir(volume) + "/" + kStagingName;
-    ECFS_LET(Fd below, make_directory(volume.profile->dir.get(), kStagingName, 0700));
-    ECFS_LET(wrap::VolumeStore store, open_store(volume, false));
-    ECFS_LET(Secret copy, key.clone());
-    ECFS_TRY(store.unlock_with_key(std::move(copy)));
-    MountJob job;
-    job.volume = &volume;
-    const Mountpoint at{path, std::move(below)};
-    auto server = mount_volume(job, store, key, at);
-    // The server of a mount that ended a moment ago may still hold the lower directory.
-    for (int waited_ms = 0; !server && server.error().code == Code::kBusy && waited_ms < kBusyMs; waited_ms += 200) {
-      poll(nullptr, 0, 200);
-      server = mount_volume(job, store, key, at);
-    }
-    if (!server) return std::move(server).error();
-    Staging staging(path, *server);
-    ECFS_LET(staging.root_, open_directory(AT_FDCWD, path));
-    return staging;
-  }
-  Staging(Staging&& other) noexcept
-      : path_(std::exchange(other.path_, "")), server_(other.server_), root_(std::move(other.root_)) {}
-  Staging& operator=(Staging&&) = delete;
-  ~Staging() {
-    if (path_.empty()) return;
-    root_.reset();
-    if (!wrap::unmount(path_, false)) (void)wrap::unmount(path_, true);
-    (void)server_.wait(kEndMs);
-  }
-
-  [[nodiscard]] int root() const noexcept { return root_.get(); }
-
-  // end unmounts and waits until everything is in the lower directory.
-  Status end() {
-    root_.reset();
-    Status done;
-    for (int waited_ms = 0;; waited_ms += 100) {
-      done = wrap::unmount(path_, false);
-      // A program that looks into every new mount for a moment (an indexer) is waited for.
-      if (done || done.error().code != Code::kBusy || waited_ms >= 5000) break;
-      poll(nullptr, 0, 100);
-    }
-    if (!done) return done;
-    path_.clear();
-    ECFS_LET(const int status, server_.wait(kEndMs));
-    if (status != 0) return Error{Code::kIo, 0, "ecfs-mountd reported a failure at the unmount"};
-    return {};
-  }
-
-  // clear ends what a killed run left mounted.
-  static Status clear(const VolumeRef& volume) {
-    const std::string path = volume_dir(volume) + "/" + kStagingName;
-    ECFS_LET(const std::optional<wrap::MountEntry> mounted, wrap::ecfs_mount_at(path));
-    if (!mounted || wrap::unmount(path, false)) return {};
-    const Status detached = wrap::unmount(path, true);
-    ECFS_LET(const std::optional<wrap::MountEntry> still, wrap::ecfs_mount_at(path));
-    return still ? detached : Status();  // its own supervisor may have been faster
-  }
-
-  static std::string volume_dir(const VolumeRef& volume);
-
- private:
-  static constexpr int kEndMs = 60000;
-  static constexpr int kBusyMs = 10000;
-  Staging(std::string path, const Child& server) : path_(std::move(path)), server_(server) {}
-  std::string path_;
-  Child server_;
-  Fd root_;
-};
-
-// Where ~/.ecfs/NAME is, by its descriptor: it may be below /home/.ecfs instead.
-std::string Staging::volume_dir(const VolumeRef& volume) {
-  std::array<char, PATH_MAX> path{};
-  const std::string link = "/proc/self/fd/" + std::to_string(volume.profile->dir.get());
-  const ssize_t n = readlink(link.c_str(), path.data(), path.size());
-  return n > 0 ? std::string(path.data(), static_cast<std::size_t>(n)) : std::string();
-}
-
-// Writes a file through the mount, mounts anew, reads it back and removes it.
-Status prove_mount(const VolumeRef& volume, const Secret& key) {
-  constexpr const char* kName = "ecfs-setup-proof";
-  ECFS_LET(const Secret content, Secret::random(10000));
-  {
-    ECFS_LET(Staging staging, Staging::mount(volume, key));
-    Fd fd(openat(staging.root(), kName, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-    if (!fd) return system_error(errno, "make a file in the new volume");
-    ECFS_TRY(write_all(fd.get(), content.reveal()));
-    ECFS_TRY(sync_fd(fd.get(), "the proof file"));
-    fd.reset();
-    ECFS_TRY(staging.end());
-  }
-  ECFS_LET(Staging staging, Staging::mount(volume, key));
-  ECFS_LET(const Bytes read, read_file(staging.root(), kName, content.size()));
-  if (!std::equal(read.begin(), read.end(), content.reveal().begin(), content.reveal().end())) {
-    return Error{Code::kCorrupt, 0, "a file in the new volume did not read back as it was written"};
-  }
-  if (unlinkat(staging.root(), kName, 0) != 0) return system_error(errno, "remove the proof file");
-  return staging.end();
-}
-
 // ---- checks
-
-// The programs that have files below `path` open, but this one.
-std::vector<wrap::Holder> users_of(const std::string& path) {
-  std::vector<wrap::Holder> users = wrap::holders_of({path, "", "", "", 0, 0});
-  users.erase(std::remove_if(users.begin(), users.end(), [](const wrap::Holder& h) { return h.pid == getpid(); }),
-              users.end());
-  return users;
-}
 
 Result<std::vector<std::string>> users_entries(int dir) {
   ECFS_LET(std::vector<std::string> names, list_directory(dir));
@@ -346,21 +196,6 @@ Status check_place(Plan& plan, const Options& o) {
   return {};
 }
 
-Status check_space(const Plan& plan) {
-  struct statvfs fs {};
-  const std::string where = parent_of(plan.profile.lower);
-  if (statvfs(where.c_str(), &fs) != 0) return system_error(errno, where);
-  const std::uint64_t free_bytes = static_cast<std::uint64_t>(fs.f_bavail) * fs.f_frsize;
-  std::uint64_t need = kSpareBytes;
-  if (plan.move) need += plan.survey.data_bytes + plan.survey.data_bytes / 32 + plan.survey.num_entries * kEntryBytes;
-  if (free_bytes < need) {
-    return Error{Code::kNoSpace, ENOSPC,
-                 where + " has " + size_text(free_bytes) + " of free space, and " + size_text(need) + " are needed" +
-                     (plan.move ? ": files are removed only after all of them are copied and compared" : "")};
-  }
-  return {};
-}
-
 Result<Plan> make_plan(const Options& o) {
   Plan plan;
   ECFS_LET(plan.me, caller());
@@ -388,72 +223,6 @@ Result<Plan> make_plan(const Options& o) {
 }
 
 // ---- making it
-
-struct Keys {
-  Secret passphrase;
-  std::optional<wrap::RecoveryKey> recovery;
-};
-
-Status prove_keys(const VolumeRef& volume, const Secret& key, const Keys& keys) {
-  const auto same = [&](const wrap::Unlocked& opened) -> Status {
-    if (opened.key.equals(key)) return {};
-    return Error{Code::kIo, 0, "the new volume's keys do not belong together"};
-  };
-  ECFS_LET(wrap::VolumeStore by_passphrase, open_store(volume, false));
-  ECFS_LET(const wrap::Unlocked first, by_passphrase.unlock_with_passphrase(keys.passphrase));
-  ECFS_TRY(same(first));
-  if (!keys.recovery) return {};
-  ECFS_LET(wrap::VolumeStore by_recovery, open_store(volume, false));
-  ECFS_LET(const wrap::Unlocked second, by_recovery.unlock_with_recovery(*keys.recovery));
-  ECFS_TRY(same(second));
-  // And from LOWER alone, as it would come back from a backup.
-  VolumeRef alone;
-  alone.lower_path = volume.lower_path;
-  ECFS_LET(alone.lower_dir, open_directory(AT_FDCWD, volume.lower_path));
-  ECFS_LET(wrap::VolumeStore copy, open_store(alone, false));
-  ECFS_LET(const wrap::Unlocked third, copy.unlock_with_recovery(*keys.recovery));
-  return same(third);
-}
-
-void warn_about_lower(int dir, const std::string& path) {
-  if (fsetxattr(dir, "user.ecfs-test", "1", 1, 0) != 0 && (errno == EOPNOTSUPP || errno == ENOSYS)) {
-    warn("the filesystem of " + path + " holds no extended attributes: files in this volume will have none");
-  }
-  (void)fremovexattr(dir, "user.ecfs-test");
-}
-
-// The time by the clock of the filesystem that `dir` is on: status times are compared with it.
-Result<timespec> filesystem_time(const VolumeRef& volume, const Plan& plan) {
-  struct stat st {};
-  if (fstat(volume.profile->dir.get(), &st) != 0) return system_error(errno, "stat");
-  if (st.st_dev != plan.original.st_dev) return timespec{0, 0};  // another clock: compare everything again
-  const Fd probe(openat(volume.profile->dir.get(), ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600));
-  if (!probe || fstat(probe.get(), &st) != 0) return timespec{0, 0};
-  return st.st_ctim;
-}
-
-// Copies, unmounts, mounts anew and compares what comes from the disk. Gives the moment before the comparison.
-Result<timespec> copy_inside(const VolumeRef& volume, const Secret& key, const Plan& plan) {
-  ECFS_LET(const Fd originals, open_directory(AT_FDCWD, plan.profile.mountpoint));
-  {
-    ECFS_LET(Staging staging, Staging::mount(volume, key));
-    {
-      Progress progress("Copying  ", plan.survey.data_bytes);
-      if (auto done = copy_tree(originals.get(), staging.root(), progress); !done) {
-        return with_context(std::move(done).error(), "copy the files of " + plan.profile.mountpoint);
-      }
-    }
-    if (syncfs(staging.root()) != 0) return system_error(errno, "bring the copy to the disk");
-    ECFS_TRY(staging.end());
-  }
-  if (syncfs(volume.lower_dir.get()) != 0) return system_error(errno, "bring the copy to the disk");
-  ECFS_LET(Staging staging, Staging::mount(volume, key));
-  ECFS_LET(const timespec before, filesystem_time(volume, plan));
-  Progress progress("Comparing", plan.survey.data_bytes);
-  ECFS_TRY(compare_trees(originals.get(), staging.root(), progress));
-  ECFS_TRY(staging.end());
-  return before;
-}
 
 // Puts the new mountpoint in the place of the old directory, in one step where the filesystem can.
 Status put_in_place(const Plan& plan) {
@@ -612,10 +381,7 @@ Result<bool> resume(const Options& o, const Plan& plan, int profiles_dir) {
     if (held.error().code != Code::kBusy) return std::move(held).error();
     return Error{Code::kBusy, EBUSY, "another `ecfs setup-private` is at work on " + o.name};
   }
-  VolumeRef remains;
-  remains.profile.emplace();
-  remains.profile->dir.reset(fcntl(dir->get(), F_DUPFD_CLOEXEC, 0));
-  ECFS_TRY(Staging::clear(remains));
+  ECFS_TRY(Staging::clear(dir->get()));
   const bool moved = is_inode(marker->aside, marker->original_dev, marker->original_ino);
   auto volume = find_profile(o.name);
   const bool placed =
@@ -650,11 +416,11 @@ Result<bool> resume(const Options& o, const Plan& plan, int profiles_dir) {
 enum class Stage { kNothingMade, kMaking, kPlaced };
 
 Result<int> make(const Options& o, Plan& plan, Stage& stage) {
-  Keys keys;
+  NewKeys keys;
   if (!o.unlock.source.given())
     note("the passphrase must be the password that you log in with: it opens the directory then");
   ECFS_LET(keys.passphrase, choose_passphrase(o.unlock.source, "Your login password: ", o.allow_weak));
-  ECFS_LET(const wrap::Argon2Cost cost, choose_cost(o.cost));
+  ECFS_LET(keys.cost, choose_cost(o.cost));
 
   // From here on things are made; `undo` and the owners below take them back, last made first.
   const bool first = !wrap::open_profiles_dir(plan.me);
@@ -695,23 +461,17 @@ Result<int> make(const Options& o, Plan& plan, Stage& stage) {
   ECFS_LET(volume.lower_dir, open_directory(AT_FDCWD, plan.profile.lower));
   warn_about_lower(volume.lower_dir.get(), plan.profile.lower);
 
-  ECFS_LET(NewVolume fresh, begin_volume(o.volume, volume.lower_dir.get()));
-  ECFS_TRY(fresh.add_password("login", keys.passphrase, cost));
   if (!o.no_recovery) {
     ECFS_LET(wrap::RecoveryKey recovery, make_recovery_key(o.recovery, o.name));
-    ECFS_TRY(fresh.add_recovery("", recovery));
     keys.recovery.emplace(std::move(recovery));
     if (!o.recovery.file.empty()) undo.add([&] { unlink(o.recovery.file.c_str()); });
   }
-  ECFS_TRY(check_signals());
-  plan.profile.volume_id = volume.profile->profile.volume_id = fresh.header.id;
-  ECFS_TRY(wrap::VolumeStore::create(volume.places(), fresh.header, std::move(fresh.area), fresh.key));
-  ECFS_TRY(prove_keys(volume, fresh.key, keys));
-  ECFS_TRY(check_signals());
-  ECFS_TRY(prove_mount(volume, fresh.key));
+  ECFS_LET(const Secret key, make_volume(volume, o.volume, keys));
+  plan.profile.volume_id = volume.profile->profile.volume_id;
   timespec compared_at{};
   if (plan.move) {
-    ECFS_LET(compared_at, copy_inside(volume, fresh.key, plan));
+    ECFS_LET(const Fd originals, open_directory(AT_FDCWD, plan.profile.mountpoint));
+    ECFS_LET(compared_at, copy_inside(volume, key, originals.get(), plan.profile.mountpoint, plan.survey, {}));
   }
   ECFS_TRY(check_signals());
   ECFS_TRY(wrap::save_profile(volume.profile->dir.get(), plan.profile));
@@ -722,7 +482,7 @@ Result<int> make(const Options& o, Plan& plan, Stage& stage) {
 
   std::uint64_t kept = 0;
   if (plan.move) {
-    ECFS_LET(kept, remove_originals(volume, fresh.key, plan.aside, compared_at));
+    ECFS_LET(kept, remove_originals(volume, key, plan.aside, compared_at));
   }
   end_marker(volume);
   if (o.json) {
@@ -757,7 +517,7 @@ Result<int> run(const Options& o) {
     ECFS_TRY(NewDirectory::make(plan.profile.lower, 0700));
   }
   ECFS_TRY(check_place(plan, o));
-  ECFS_TRY(check_space(plan));
+  ECFS_TRY(check_space(parent_of(plan.profile.lower), plan.move ? &plan.survey : nullptr));
   if (!o.no_recovery) ECFS_TRY(check_recovery_options(o.recovery));
   tell_encrypted_home(plan);
   if (!o.json) explain(plan, o.no_recovery);
