@@ -173,7 +173,11 @@ class Surveyor {
         obstacle(inner + " is a mountpoint of another filesystem; unmount it");
         continue;
       }
-      if (st.st_uid != owner_) obstacle(inner + " belongs to another user");
+      if (st.st_uid != owner_) {
+        obstacle(inner + " belongs to another user");
+      } else if (!may_give(st.st_gid)) {
+        obstacle(inner + " belongs to a group that its owner is not in (chgrp it)");
+      }
       if ((S_ISBLK(st.st_mode) || S_ISCHR(st.st_mode)) && geteuid() != 0) obstacle(inner + " is a device");
       if (st.st_nlink < 2 || S_ISDIR(st.st_mode) || seen_.insert(key_of(st)).second) {
         survey.data_bytes += static_cast<std::uint64_t>(st.st_blocks) * 512;
@@ -197,11 +201,22 @@ class Surveyor {
   Survey survey;
 
  private:
+  // Only root, or a member, can give a file to a group.
+  bool may_give(gid_t group) {
+    if (geteuid() == 0 || group == getegid()) return true;
+    if (groups_.empty()) {
+      groups_.resize(static_cast<std::size_t>(std::max(0, getgroups(0, nullptr))));
+      groups_.resize(
+          static_cast<std::size_t>(std::max(0, getgroups(static_cast<int>(groups_.size()), groups_.data()))));
+    }
+    return std::find(groups_.begin(), groups_.end(), group) != groups_.end();
+  }
   void obstacle(std::string text) {
     if (survey.obstacles.size() < kMaxTold) survey.obstacles.push_back(std::move(text));
   }
   dev_t device_;
   uid_t owner_;
+  std::vector<gid_t> groups_;
   std::set<InodeKey> seen_;
 };
 

@@ -83,8 +83,11 @@ Result<timespec> filesystem_time(const VolumeRef& volume, int originals) {
     return system_error(errno, "stat");
   }
   if (st.st_dev != of_originals.st_dev) return timespec{0, 0};  // another clock
-  const Fd probe(openat(volume.profile->dir.get(), ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600));
-  if (!probe || fstat(probe.get(), &st) != 0) return timespec{0, 0};
+  constexpr const char* kName = "setup-clock";
+  const int dir = volume.profile->dir.get();
+  const Fd probe(openat(dir, kName, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
+  if (!probe || fchmod(probe.get(), 0600) != 0 || fstat(probe.get(), &st) != 0) return system_error(errno, kName);
+  unlinkat(dir, kName, 0);
   return st.st_ctim;
 }
 

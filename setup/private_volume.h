@@ -81,13 +81,13 @@ struct NewKeys {
 };
 
 // make_volume makes the volume of a profile whose directories are there, and proves that each of the keys opens it, the
-// recovery key also from LOWER alone, and that a file written through a mount comes back. Gives the volume key; the id is
-// in volume.profile. What it made is its caller's to remove when it fails.
+// recovery key also from LOWER alone, and that a file written through a mount comes back. Gives the volume key; the id
+// is in volume.profile. What it made is its caller's to remove when it fails.
 Result<Secret> make_volume(VolumeRef& volume, const VolumeOptions& options, const NewKeys& keys);
 
 // copy_inside copies the files of `originals` into the empty volume, unmounts, mounts anew and compares what comes from
-// the disk. `finish` then gets the root of the volume, for what the copy is to hold besides. Gives the moment before the
-// comparison by the clock of the originals' filesystem; {0, 0} if that cannot be known.
+// the disk. `finish` then gets the root of the volume, for what the copy is to hold besides. Gives the moment before
+// the comparison by the clock of the originals' filesystem; {0, 0} if that cannot be known.
 Result<timespec> copy_inside(const VolumeRef& volume, const Secret& key, int originals, const std::string& shown,
                              const Survey& survey, const std::function<Status(int root)>& finish);
 

@@ -25,6 +25,7 @@
 #include "setup/ui.h"
 #include "setup/unlock.h"
 #include "setup/volume_ref.h"
+#include "setup/whole_home.h"
 #include "wrap/base/file.h"
 #include "wrap/base/log.h"
 
@@ -44,6 +45,10 @@ struct Options {
   bool no_move = false;
   bool allow_weak = false;
   bool json = false;
+  bool whole_home = false;
+  bool remove_original = false;
+  bool undo = false;
+  std::string user;
   UnlockOptions unlock;  // its source: the login password
   VolumeOptions volume;
   CostOptions cost;
@@ -201,8 +206,8 @@ Result<Plan> make_plan(const Options& o) {
   ECFS_LET(plan.me, caller());
   if (plan.me.uid == 0) {
     return Error{Code::kInvalid, 0,
-                 "run this as the user whose files are to be encrypted, not as root (for any other directory there is "
-                 "`ecfs init`)"};
+                 "run this as the user whose files are to be encrypted, not as root (for a whole home there is "
+                 "--whole-home, for any other directory `ecfs init`)"};
   }
   if (!wrap::valid_profile_name(o.name))
     return Error{Code::kInvalid, 0, "'" + o.name + "' cannot be the name of a volume"};
@@ -500,7 +505,30 @@ Result<int> make(const Options& o, Plan& plan, Stage& stage) {
   return kept == 0 ? 0 : 1;
 }
 
+Result<int> run_whole_home(const Options& o) {
+  if (o.no_auto_mount) return Error{Code::kInvalid, 0, "a whole home has to open at login"};
+  if (o.remove_original) return remove_original(o.user);
+  if (o.undo) return undo_home(o.user);
+  WholeHomeOptions home;
+  home.user = o.user;
+  home.no_auto_unmount = o.no_auto_unmount;
+  home.no_recovery = o.no_recovery;
+  home.slots_in_volume = o.slots_in_volume;
+  home.yes = o.yes;
+  home.allow_weak = o.allow_weak;
+  home.json = o.json;
+  home.password = o.unlock.source;
+  home.volume = o.volume;
+  home.cost = o.cost;
+  home.recovery = o.recovery;
+  return encrypt_home(home);
+}
+
 Result<int> run(const Options& o) {
+  if (o.whole_home) return run_whole_home(o);
+  if (!o.user.empty() || o.remove_original || o.undo) {
+    return Error{Code::kInvalid, 0, "--user, --remove-original and --undo go with --whole-home"};
+  }
   const SignalGuard guard;
   ECFS_LET(Plan plan, make_plan(o));
   ECFS_TRY(check_fuse());
@@ -546,9 +574,19 @@ Command add_setup_private(CommandLine parent) {
   auto o = std::make_shared<Options>();
   const CommandLine command =
       parent.add_command("setup-private", "Make an encrypted directory that opens when you log in");
-  command.add_option("--name", o->name, "Name of the volume").show_default();
-  command.add_option("--lower", o->lower, "Directory for the encrypted files; default: ~/.NAME").value_name("DIR");
-  command.add_option("--mountpoint", o->mountpoint, "Where the files are seen; default: ~/NAME").value_name("DIR");
+  const Option whole_home =
+      command.add_flag("--whole-home", o->whole_home, "As root: encrypt the whole home of a user who is not logged in");
+  command.add_option("--user", o->user, "Whose home").value_name("NAME");
+  const Option remove =
+      command.add_flag("--remove-original", o->remove_original, "Remove the unencrypted original of a whole home");
+  command.add_flag("--undo", o->undo, "Put the original of a whole home back").excludes(remove);
+  command.add_option("--name", o->name, "Name of the volume").show_default().excludes(whole_home);
+  command.add_option("--lower", o->lower, "Directory for the encrypted files; default: ~/.NAME")
+      .value_name("DIR")
+      .excludes(whole_home);
+  command.add_option("--mountpoint", o->mountpoint, "Where the files are seen; default: ~/NAME")
+      .value_name("DIR")
+      .excludes(whole_home);
   command.add_flag("--no-auto-mount", o->no_auto_mount, "Do not open it at login");
   command.add_flag("--no-auto-unmount", o->no_auto_unmount, "Do not lock it at the last logout");
   command.add_flag(
@@ -570,7 +608,8 @@ Command add_setup_private(CommandLine parent) {
       "Examples:\n"
       "  ecfs setup-private\n"
       "  ecfs setup-private --yes --move-existing --recovery-key-file key.txt --passphrase-fd 0 < password\n"
-      "  ecfs setup-private --name Work --lower /data/alice/work.enc --mountpoint ~/Work");
+      "  ecfs setup-private --name Work --lower /data/alice/work.enc --mountpoint ~/Work\n"
+      "  sudo ecfs setup-private --whole-home --user alice");
   return {command, [o] { return run(*o); }};
 }
 

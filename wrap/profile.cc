@@ -130,8 +130,8 @@ bool holds_linked_keys_only(int mountpoint_dir, const std::string& name) {
   const auto dir = open_directory(mountpoint_dir, name);
   const auto names = dir ? list_directory(dir->get(), 2) : Result<std::vector<std::string>>(dir.error());
   if (!names) return false;
-  return names->empty() || (names->size() == 1 && names->front() == "authorized_keys" &&
-                            is_link(dir->get(), "authorized_keys"));
+  return names->empty() ||
+         (names->size() == 1 && names->front() == "authorized_keys" && is_link(dir->get(), "authorized_keys"));
 }
 
 }  // namespace
