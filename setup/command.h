@@ -33,6 +33,7 @@ Command add_mount_private(CommandLine parent);     // mount_private.cc
 Command add_umount_private(CommandLine parent);    // umount_private.cc
 Command add_status(CommandLine parent);            // status.cc
 Command add_recover_private(CommandLine parent);   // recover_private.cc
+Command add_adduser_hook(CommandLine parent);      // adduser_hook.cc
 Command add_migrate(CommandLine parent);           // migrate.cc
 Command add_bench(CommandLine parent);             // bench.cc
 Command add_fsck(CommandLine parent);              // fsck.cc

@@ -44,6 +44,7 @@ std::vector<std::string> from_mount_helper(const std::vector<std::string>& args)
 std::vector<std::string> arguments(const std::string& called_as, std::vector<std::string> args) {
   const std::string name = base_name(called_as);
   if (name == "mount.ecfs" || name == "mount.fuse.ecfs") return from_mount_helper(args);
+  if (name == "adduser.local") args.insert(args.begin(), "adduser-hook");
   if (name.starts_with("ecfs-")) args.insert(args.begin(), name.substr(5));
   return args;
 }
@@ -62,6 +63,7 @@ int run(const std::vector<std::string>& args) {
   for (Command& command : add_key(top)) commands.push_back(std::move(command));
   commands.push_back(add_tpm_status(top));
   commands.push_back(add_recover_private(top));
+  commands.push_back(add_adduser_hook(top));
   commands.push_back(add_migrate(top));
   commands.push_back(add_bench(top));
   commands.push_back(add_fsck(top));

@@ -20,7 +20,7 @@ namespace ecfs::setup {
 namespace {
 
 struct Options {
-  std::string name{wrap::kDefaultVolumeName};
+  std::string name;
   std::vector<std::string> mount_options;
   UnlockOptions unlock;
 };
@@ -35,7 +35,15 @@ Status have_mountpoint(const wrap::Profile& profile) {
   return place_note(dir->get(), profile.name, profile.lower);
 }
 
-Result<int> run(const Options& o) {
+// The caller's whole home, as setup-private made it.
+bool is_whole_home(const wrap::Profile& profile) {
+  const auto me = caller();
+  const auto home = me ? absolute_path(me->home) : Result<std::string>(me.error());
+  return home && *home == profile.mountpoint;
+}
+
+Result<int> run(Options o) {
+  if (o.name.empty()) o.name = default_volume();
   ECFS_LET(const VolumeRef volume, find_user_volume(o.name));
   const wrap::Profile& profile = volume.profile->profile;
   ECFS_LET(const std::optional<wrap::MountEntry> mounted, wrap::ecfs_mount_at(profile.mountpoint));
@@ -59,12 +67,21 @@ Result<int> run(const Options& o) {
   std::vector<std::string> items = profile.options;
   items.insert(items.end(), o.mount_options.begin(), o.mount_options.end());
   ECFS_LET(job.options, wrap::parse_mount_options(items));
+  const bool whole_home = !ecryptfs && is_whole_home(profile);
+  if (whole_home) job.options.allow_other = job.options.allow_other || allows_other();
   if (ecryptfs) {
     ECFS_TRY(mount_ecryptfs_private(job, o.unlock));
   } else {
     ECFS_TRY(open_and_mount(job, profile.mountpoint, o.unlock));
   }
-  say(o.name + " is open at " + profile.mountpoint);
+  if (whole_home) ECFS_TRY(wrap::mark_opened(volume.profile->dir.get()));
+  if (whole_home && !job.options.allow_other) {
+    note(
+        "other users and root do not see into this home (no user_allow_other in /etc/fuse.conf); opened by a login "
+        "with "
+        "the password they do");
+  }
+  say(o.name + " is open at " + profile.mountpoint + (whole_home ? "; `cd` leads into it" : ""));
   if (const std::string advice = upgrade_advice(volume); !advice.empty()) note(o.name + ": " + advice);
   return 0;
 }
@@ -74,7 +91,7 @@ Result<int> run(const Options& o) {
 Command add_mount_private(CommandLine parent) {
   auto o = std::make_shared<Options>();
   const CommandLine command = parent.add_command("mount-private", "Open your Private directory");
-  command.add_option("NAME", o->name, "Name of the volume").show_default();
+  command.add_option("NAME", o->name, "Name of the volume; default: Private, or Home, the whole home");
   command.add_option("-o,--options", o->mount_options, "Mount options, added to those of the profile")
       .value_name("OPTIONS")
       .repeatable();

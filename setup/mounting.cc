@@ -83,6 +83,17 @@ Status check_fuse() {
   return {};
 }
 
+bool allows_other() {
+  std::ifstream conf("/etc/fuse.conf");
+  std::string line;
+  while (std::getline(conf, line)) {
+    std::istringstream words(line);
+    std::string word;
+    if (words >> word && word == "user_allow_other" && !(words >> word)) return true;
+  }
+  return false;
+}
+
 Result<Mountpoint> check_mountpoint(const std::string& path, const std::string& lower_path) {
   Mountpoint at;
   auto absolute = absolute_path(path);
@@ -250,7 +261,7 @@ Status unmount_volume(const std::string& path, bool lazy) {
 Status place_note(int mountpoint_dir, const std::string& name, const std::string& lower) {
   const std::string text =
       "This directory is locked: its files are stored, encrypted, in " + printable(lower) +
-      ".\n\nTo open it:   ecfs mount-private " + name +
+      ".\n\nTo open it:   ecfs mount-private " + name + (name == wrap::kWholeHomeName ? "; cd" : "") +
       "\n\nIt opens by itself when you log in with your password. With a lost password, use the recovery key:\n"
       "give it where the command above asks for the passphrase, or see `man ecfs-recover-private`.\n";
   if (fchmod(mountpoint_dir, 0700) != 0) return system_error(errno, "set the mode of the mountpoint");

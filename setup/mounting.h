@@ -29,6 +29,9 @@ struct Mountpoint {
 // A dead mount there is cleared away.
 Result<Mountpoint> check_mountpoint(const std::string& path, const std::string& lower_path);
 
+// allows_other: may an ordinary user mount with allow_other (fuse.conf(5))?
+bool allows_other();
+
 // check_not_mounted: is the lower directory served at some mountpoint already? kBusy, and where.
 Status check_not_mounted(const std::string& lower_path);
 

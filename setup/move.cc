@@ -173,7 +173,11 @@ class Surveyor {
         obstacle(inner + " is a mountpoint of another filesystem; unmount it");
         continue;
       }
-      if (st.st_uid != owner_) obstacle(inner + " belongs to another user");
+      if (st.st_uid != owner_) {
+        obstacle(inner + " belongs to another user");
+      } else if (!may_give(st.st_gid)) {
+        obstacle(inner + " belongs to a group that its owner is not in (chgrp it)");
+      }
       if ((S_ISBLK(st.st_mode) || S_ISCHR(st.st_mode)) && geteuid() != 0) obstacle(inner + " is a device");
       if (st.st_nlink < 2 || S_ISDIR(st.st_mode) || seen_.insert(key_of(st)).second) {
         survey.data_bytes += static_cast<std::uint64_t>(st.st_blocks) * 512;
@@ -197,17 +201,63 @@ class Surveyor {
   Survey survey;
 
  private:
+  // Only root, or a member, can give a file to a group.
+  bool may_give(gid_t group) {
+    if (geteuid() == 0 || group == getegid()) return true;
+    if (groups_.empty()) {
+      groups_.resize(static_cast<std::size_t>(std::max(0, getgroups(0, nullptr))));
+      groups_.resize(
+          static_cast<std::size_t>(std::max(0, getgroups(static_cast<int>(groups_.size()), groups_.data()))));
+    }
+    return std::find(groups_.begin(), groups_.end(), group) != groups_.end();
+  }
   void obstacle(std::string text) {
     if (survey.obstacles.size() < kMaxTold) survey.obstacles.push_back(std::move(text));
   }
   dev_t device_;
   uid_t owner_;
+  std::vector<gid_t> groups_;
   std::set<InodeKey> seen_;
 };
+
+bool is_before(const timespec& a, const timespec& b) noexcept {
+  return a.tv_sec < b.tv_sec || (a.tv_sec == b.tv_sec && a.tv_nsec < b.tv_nsec);
+}
 
 class Remover {
  public:
   explicit Remover(timespec compared_at) : compared_at_(compared_at), comparer_(nullptr) {}
+
+  // Without a copy to compare with.
+  Status untouched(Node& from, const std::string& path) {
+    auto names = from.names();
+    if (!names) return at(path, std::move(names).error());
+    for (const std::string& name : *names) {
+      ECFS_TRY(check_signals());
+      const std::string inner = below(path, name);
+      auto source = from.child(name);
+      if (!source) return at(inner, std::move(source).error());
+      ECFS_LET(const struct stat st, (*source)->stat());
+      if (S_ISDIR(st.st_mode)) {
+        ECFS_TRY(untouched(**source, inner));
+        remove_emptied(from, name, inner);
+        continue;
+      }
+      // The first of several links that goes changes the status of the others.
+      const bool old = is_before(st.st_ctim, compared_at_) || old_links_.count(key_of(st)) > 0;
+      if (!old) {
+        keep(inner, "it has changed since it was copied");
+        continue;
+      }
+      if (st.st_nlink > 1) old_links_.insert(key_of(st));
+      if (from.remove(name, false)) {
+        ++removal.num_removed;
+      } else {
+        keep(inner, "it could not be removed");
+      }
+    }
+    return {};
+  }
 
   Status directory(Node& from, Node& to, const std::string& path) {
     auto names = from.names();
@@ -226,11 +276,7 @@ class Remover {
         keep(inner, "the copy holds something else");
       } else if (S_ISDIR(a.st_mode)) {
         ECFS_TRY(directory(**source, **copy, inner));
-        if (Status done = from.remove(name, true); done) {
-          ++removal.num_removed;
-        } else if (const int err = errno_of(done.error()); err != ENOTEMPTY && err != EEXIST) {
-          keep(inner, "it could not be removed");
-        }
+        remove_emptied(from, name, inner);
       } else {
         ECFS_TRY(file(from, name, **source, **copy, a, inner));
       }
@@ -243,9 +289,7 @@ class Remover {
  private:
   Status file(Node& from, const std::string& name, Node& source, Node& copy, const struct stat& st,
               const std::string& path) {
-    const bool untouched = st.st_ctim.tv_sec < compared_at_.tv_sec ||
-                           (st.st_ctim.tv_sec == compared_at_.tv_sec && st.st_ctim.tv_nsec < compared_at_.tv_nsec);
-    if (!untouched) {
+    if (!is_before(st.st_ctim, compared_at_)) {
       if (auto same = comparer_.held(source, copy, st); !same) {
         if (caught_signal() != 0) return same;
         keep(path, "it is not what the copy holds");
@@ -260,6 +304,14 @@ class Remover {
     return {};
   }
 
+  void remove_emptied(Node& from, const std::string& name, const std::string& path) {
+    if (Status done = from.remove(name, true); done) {
+      ++removal.num_removed;
+    } else if (const int err = errno_of(done.error()); err != ENOTEMPTY && err != EEXIST) {
+      keep(path, "it could not be removed");
+    }
+  }
+
   void keep(const std::string& path, const char* why) {
     ++removal.num_kept;
     if (removal.kept.size() < kMaxTold) removal.kept.push_back(path + ": " + why);
@@ -267,6 +319,7 @@ class Remover {
 
   timespec compared_at_;
   Comparer comparer_;
+  std::set<InodeKey> old_links_;
 };
 
 // The next data at or behind `offset`, or `size`.
@@ -416,6 +469,14 @@ Result<Removal> remove_copied(int from, int to, timespec compared_at) {
   ECFS_LET(const NodePtr target, directory_tree(to));
   Remover remover(compared_at);
   ECFS_TRY(remover.directory(*source, *target, ""));
+  ECFS_TRY(sync_directory(from));
+  return std::move(remover.removal);
+}
+
+Result<Removal> remove_untouched(int from, timespec compared_at) {
+  ECFS_LET(const NodePtr source, directory_tree(from));
+  Remover remover(compared_at);
+  ECFS_TRY(remover.untouched(*source, ""));
   ECFS_TRY(sync_directory(from));
   return std::move(remover.removal);
 }

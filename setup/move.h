@@ -42,6 +42,9 @@ struct Removal {
 // remove_copied removes from `from` what `to` holds. An entry whose status changed at `compared_at` or later is
 // compared again, and kept if it differs; {0, 0} compares everything. `from` itself stays.
 Result<Removal> remove_copied(int from, int to, timespec compared_at);
+// remove_untouched removes what was compared and whose status has not changed since: for a copy that has been in use
+// and may differ by now. All else is kept.
+Result<Removal> remove_untouched(int from, timespec compared_at);
 
 // ---- the parts
 

@@ -7,16 +7,11 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
-#include <climits>
 #include <cstdio>
-#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -25,20 +20,18 @@
 #include "setup/mounting.h"
 #include "setup/move.h"
 #include "setup/new_volume.h"
+#include "setup/private_volume.h"
 #include "setup/setup_marker.h"
 #include "setup/swap/areas.h"
 #include "setup/ui.h"
 #include "setup/unlock.h"
 #include "setup/volume_ref.h"
+#include "setup/whole_home.h"
 #include "wrap/base/file.h"
 #include "wrap/base/log.h"
 
 namespace ecfs::setup {
 namespace {
-
-constexpr const char* kStagingName = "setup-mount";
-constexpr std::uint64_t kSpareBytes = 16U << 20;
-constexpr std::uint64_t kEntryBytes = 8192;  // what an entry may cost below: a header page and a directory block
 
 struct Options {
   std::string name{wrap::kDefaultVolumeName};
@@ -55,6 +48,10 @@ struct Options {
   bool json = false;
   bool tpm2 = false;
   std::string pcrs = "none";
+  bool whole_home = false;
+  bool remove_original = false;
+  bool undo = false;
+  std::string user;
   UnlockOptions unlock;  // its source: the login password
   VolumeOptions volume;
   CostOptions cost;
@@ -70,36 +67,6 @@ struct Plan {
   bool move = false;      // they are moved inside; else they stay in `aside`
   Survey survey;
   struct stat original {};  // of the mountpoint with the files
-};
-
-std::string parent_of(const std::string& path) {
-  const std::size_t slash = path.rfind('/');
-  return slash == 0 ? "/" : path.substr(0, slash);
-}
-std::string base_of(const std::string& path) { return path.substr(path.rfind('/') + 1); }
-
-std::string size_text(std::uint64_t bytes) {
-  constexpr double kUnit = 1024.0;
-  const auto value = static_cast<double>(bytes);
-  if (value < kUnit * kUnit) return fmt::format("{:.0f} KiB", value / kUnit);
-  if (value < kUnit * kUnit * kUnit) return fmt::format("{:.1f} MiB", value / (kUnit * kUnit));
-  return fmt::format("{:.1f} GiB", value / (kUnit * kUnit * kUnit));
-}
-
-// Undo runs what it was told, in reverse, unless it is told to forget.
-class Undo {
- public:
-  Undo() = default;
-  Undo(const Undo&) = delete;
-  Undo& operator=(const Undo&) = delete;
-  ~Undo() {
-    for (auto step = steps_.rbegin(); step != steps_.rend(); ++step) (*step)();
-  }
-  void add(std::function<void()> step) { steps_.push_back(std::move(step)); }
-  void forget() noexcept { steps_.clear(); }
-
- private:
-  std::vector<std::function<void()>> steps_;
 };
 
 // ---- what a kill left behind
@@ -129,119 +96,7 @@ bool is_inode(const std::string& path, std::uint64_t dev, std::uint64_t ino) {
   return ino != 0 && lstat(path.c_str(), &st) == 0 && st.st_dev == dev && st.st_ino == ino;
 }
 
-// ---- the volume, mounted where only we look
-
-class Staging {
- public:
-  static Result<Staging> mount(const VolumeRef& volume, const Secret& key) {
-    const std::string path = volume_dir(volume) + "/" + kStagingName;
-    ECFS_LET(Fd below, make_directory(volume.profile->dir.get(), kStagingName, 0700));
-    ECFS_LET(wrap::VolumeStore store, open_store(volume, false));
-    ECFS_LET(Secret copy, key.clone());
-    ECFS_TRY(store.unlock_with_key(std::move(copy)));
-    MountJob job;
-    job.volume = &volume;
-    const Mountpoint at{path, std::move(below)};
-    auto server = mount_volume(job, store, key, at);
-    // The server of a mount that ended a moment ago may still hold the lower directory.
-    for (int waited_ms = 0; !server && server.error().code == Code::kBusy && waited_ms < kBusyMs; waited_ms += 200) {
-      poll(nullptr, 0, 200);
-      server = mount_volume(job, store, key, at);
-    }
-    if (!server) return std::move(server).error();
-    Staging staging(path, *server);
-    ECFS_LET(staging.root_, open_directory(AT_FDCWD, path));
-    return staging;
-  }
-  Staging(Staging&& other) noexcept
-      : path_(std::exchange(other.path_, "")), server_(other.server_), root_(std::move(other.root_)) {}
-  Staging& operator=(Staging&&) = delete;
-  ~Staging() {
-    if (path_.empty()) return;
-    root_.reset();
-    if (!wrap::unmount(path_, false)) (void)wrap::unmount(path_, true);
-    (void)server_.wait(kEndMs);
-  }
-
-  [[nodiscard]] int root() const noexcept { return root_.get(); }
-
-  // end unmounts and waits until everything is in the lower directory.
-  Status end() {
-    root_.reset();
-    Status done;
-    for (int waited_ms = 0;; waited_ms += 100) {
-      done = wrap::unmount(path_, false);
-      // A program that looks into every new mount for a moment (an indexer) is waited for.
-      if (done || done.error().code != Code::kBusy || waited_ms >= 5000) break;
-      poll(nullptr, 0, 100);
-    }
-    if (!done) return done;
-    path_.clear();
-    ECFS_LET(const int status, server_.wait(kEndMs));
-    if (status != 0) return Error{Code::kIo, 0, "ecfs-mountd reported a failure at the unmount"};
-    return {};
-  }
-
-  // clear ends what a killed run left mounted.
-  static Status clear(const VolumeRef& volume) {
-    const std::string path = volume_dir(volume) + "/" + kStagingName;
-    ECFS_LET(const std::optional<wrap::MountEntry> mounted, wrap::ecfs_mount_at(path));
-    if (!mounted || wrap::unmount(path, false)) return {};
-    const Status detached = wrap::unmount(path, true);
-    ECFS_LET(const std::optional<wrap::MountEntry> still, wrap::ecfs_mount_at(path));
-    return still ? detached : Status();  // its own supervisor may have been faster
-  }
-
-  static std::string volume_dir(const VolumeRef& volume);
-
- private:
-  static constexpr int kEndMs = 60000;
-  static constexpr int kBusyMs = 10000;
-  Staging(std::string path, const Child& server) : path_(std::move(path)), server_(server) {}
-  std::string path_;
-  Child server_;
-  Fd root_;
-};
-
-// Where ~/.ecfs/NAME is, by its descriptor: it may be below /home/.ecfs instead.
-std::string Staging::volume_dir(const VolumeRef& volume) {
-  std::array<char, PATH_MAX> path{};
-  const std::string link = "/proc/self/fd/" + std::to_string(volume.profile->dir.get());
-  const ssize_t n = readlink(link.c_str(), path.data(), path.size());
-  return n > 0 ? std::string(path.data(), static_cast<std::size_t>(n)) : std::string();
-}
-
-// Writes a file through the mount, mounts anew, reads it back and removes it.
-Status prove_mount(const VolumeRef& volume, const Secret& key) {
-  constexpr const char* kName = "ecfs-setup-proof";
-  ECFS_LET(const Secret content, Secret::random(10000));
-  {
-    ECFS_LET(Staging staging, Staging::mount(volume, key));
-    Fd fd(openat(staging.root(), kName, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-    if (!fd) return system_error(errno, "make a file in the new volume");
-    ECFS_TRY(write_all(fd.get(), content.reveal()));
-    ECFS_TRY(sync_fd(fd.get(), "the proof file"));
-    fd.reset();
-    ECFS_TRY(staging.end());
-  }
-  ECFS_LET(Staging staging, Staging::mount(volume, key));
-  ECFS_LET(const Bytes read, read_file(staging.root(), kName, content.size()));
-  if (!std::equal(read.begin(), read.end(), content.reveal().begin(), content.reveal().end())) {
-    return Error{Code::kCorrupt, 0, "a file in the new volume did not read back as it was written"};
-  }
-  if (unlinkat(staging.root(), kName, 0) != 0) return system_error(errno, "remove the proof file");
-  return staging.end();
-}
-
 // ---- checks
-
-// The programs that have files below `path` open, but this one.
-std::vector<wrap::Holder> users_of(const std::string& path) {
-  std::vector<wrap::Holder> users = wrap::holders_of({path, "", "", "", 0, 0});
-  users.erase(std::remove_if(users.begin(), users.end(), [](const wrap::Holder& h) { return h.pid == getpid(); }),
-              users.end());
-  return users;
-}
 
 Result<std::vector<std::string>> users_entries(int dir) {
   ECFS_LET(std::vector<std::string> names, list_directory(dir));
@@ -349,28 +204,13 @@ Status check_place(Plan& plan, const Options& o) {
   return {};
 }
 
-Status check_space(const Plan& plan) {
-  struct statvfs fs {};
-  const std::string where = parent_of(plan.profile.lower);
-  if (statvfs(where.c_str(), &fs) != 0) return system_error(errno, where);
-  const std::uint64_t free_bytes = static_cast<std::uint64_t>(fs.f_bavail) * fs.f_frsize;
-  std::uint64_t need = kSpareBytes;
-  if (plan.move) need += plan.survey.data_bytes + plan.survey.data_bytes / 32 + plan.survey.num_entries * kEntryBytes;
-  if (free_bytes < need) {
-    return Error{Code::kNoSpace, ENOSPC,
-                 where + " has " + size_text(free_bytes) + " of free space, and " + size_text(need) + " are needed" +
-                     (plan.move ? ": files are removed only after all of them are copied and compared" : "")};
-  }
-  return {};
-}
-
 Result<Plan> make_plan(const Options& o) {
   Plan plan;
   ECFS_LET(plan.me, caller());
   if (plan.me.uid == 0) {
     return Error{Code::kInvalid, 0,
-                 "run this as the user whose files are to be encrypted, not as root (for any other directory there is "
-                 "`ecfs init`)"};
+                 "run this as the user whose files are to be encrypted, not as root (for a whole home there is "
+                 "--whole-home, for any other directory `ecfs init`)"};
   }
   if (!wrap::valid_profile_name(o.name))
     return Error{Code::kInvalid, 0, "'" + o.name + "' cannot be the name of a volume"};
@@ -391,74 +231,6 @@ Result<Plan> make_plan(const Options& o) {
 }
 
 // ---- making it
-
-struct Keys {
-  Secret passphrase;
-  std::optional<wrap::RecoveryKey> recovery;
-  std::optional<wrap::Tpm2> tpm;  // the passphrase goes together with it
-};
-
-Status prove_keys(const VolumeRef& volume, const Secret& key, Keys& keys) {
-  const auto same = [&](const wrap::Unlocked& opened) -> Status {
-    if (opened.key.equals(key)) return {};
-    return Error{Code::kIo, 0, "the new volume's keys do not belong together"};
-  };
-  ECFS_LET(wrap::VolumeStore by_passphrase, open_store(volume, false));
-  ECFS_LET(const wrap::Unlocked first, keys.tpm ? by_passphrase.unlock_with_tpm2(*keys.tpm, &keys.passphrase)
-                                                : by_passphrase.unlock_with_passphrase(keys.passphrase));
-  ECFS_TRY(same(first));
-  if (!keys.recovery) return {};
-  ECFS_LET(wrap::VolumeStore by_recovery, open_store(volume, false));
-  ECFS_LET(const wrap::Unlocked second, by_recovery.unlock_with_recovery(*keys.recovery));
-  ECFS_TRY(same(second));
-  // And from LOWER alone, as it would come back from a backup.
-  VolumeRef alone;
-  alone.lower_path = volume.lower_path;
-  ECFS_LET(alone.lower_dir, open_directory(AT_FDCWD, volume.lower_path));
-  ECFS_LET(wrap::VolumeStore copy, open_store(alone, false));
-  ECFS_LET(const wrap::Unlocked third, copy.unlock_with_recovery(*keys.recovery));
-  return same(third);
-}
-
-void warn_about_lower(int dir, const std::string& path) {
-  if (fsetxattr(dir, "user.ecfs-test", "1", 1, 0) != 0 && (errno == EOPNOTSUPP || errno == ENOSYS)) {
-    warn("the filesystem of " + path + " holds no extended attributes: files in this volume will have none");
-  }
-  (void)fremovexattr(dir, "user.ecfs-test");
-}
-
-// The time by the clock of the filesystem that `dir` is on: status times are compared with it.
-Result<timespec> filesystem_time(const VolumeRef& volume, const Plan& plan) {
-  struct stat st {};
-  if (fstat(volume.profile->dir.get(), &st) != 0) return system_error(errno, "stat");
-  if (st.st_dev != plan.original.st_dev) return timespec{0, 0};  // another clock: compare everything again
-  const Fd probe(openat(volume.profile->dir.get(), ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600));
-  if (!probe || fstat(probe.get(), &st) != 0) return timespec{0, 0};
-  return st.st_ctim;
-}
-
-// Copies, unmounts, mounts anew and compares what comes from the disk. Gives the moment before the comparison.
-Result<timespec> copy_inside(const VolumeRef& volume, const Secret& key, const Plan& plan) {
-  ECFS_LET(const Fd originals, open_directory(AT_FDCWD, plan.profile.mountpoint));
-  {
-    ECFS_LET(Staging staging, Staging::mount(volume, key));
-    {
-      Progress progress("Copying  ", plan.survey.data_bytes);
-      if (auto done = copy_tree(originals.get(), staging.root(), progress); !done) {
-        return with_context(std::move(done).error(), "copy the files of " + plan.profile.mountpoint);
-      }
-    }
-    if (syncfs(staging.root()) != 0) return system_error(errno, "bring the copy to the disk");
-    ECFS_TRY(staging.end());
-  }
-  if (syncfs(volume.lower_dir.get()) != 0) return system_error(errno, "bring the copy to the disk");
-  ECFS_LET(Staging staging, Staging::mount(volume, key));
-  ECFS_LET(const timespec before, filesystem_time(volume, plan));
-  Progress progress("Comparing", plan.survey.data_bytes);
-  ECFS_TRY(compare_trees(originals.get(), staging.root(), progress));
-  ECFS_TRY(staging.end());
-  return before;
-}
 
 // Puts the new mountpoint in the place of the old directory, in one step where the filesystem can.
 Status put_in_place(const Plan& plan) {
@@ -532,6 +304,15 @@ void end_marker(const VolumeRef& volume) {
   (void)sync_directory(volume.profile->dir.get());
 }
 
+void tell_swap() {
+  const auto areas = swap::areas(swap::this_machine());
+  const std::string plain = areas ? swap::not_encrypted(*areas) : "";
+  if (!plain.empty()) {
+    note("swap on " + plain +
+         " is not encrypted and can hold pieces of open files: `sudo ecfs setup-swap` encrypts it");
+  }
+}
+
 void explain(const Plan& plan, const Options& o) {
   say("This makes a directory whose files are stored encrypted, and which opens when you log in:");
   say("  files        " + plan.profile.mountpoint + "   (visible while it is open)");
@@ -554,15 +335,6 @@ void explain(const Plan& plan, const Options& o) {
                     plan.profile.mountpoint, plan.survey.num_entries, size_text(plan.survey.data_bytes)));
   } else if (plan.has_data) {
     say("What " + plan.profile.mountpoint + " holds now stays unencrypted, in " + plan.aside + ".");
-  }
-}
-
-void tell_swap() {
-  const auto areas = swap::areas(swap::this_machine());
-  const std::string plain = areas ? swap::not_encrypted(*areas) : "";
-  if (!plain.empty()) {
-    note("swap on " + plain +
-         " is not encrypted and can hold pieces of open files: `sudo ecfs setup-swap` encrypts it");
   }
 }
 
@@ -638,10 +410,7 @@ Result<bool> resume(const Options& o, const Plan& plan, int profiles_dir) {
     if (held.error().code != Code::kBusy) return std::move(held).error();
     return Error{Code::kBusy, EBUSY, "another `ecfs setup-private` is at work on " + o.name};
   }
-  VolumeRef remains;
-  remains.profile.emplace();
-  remains.profile->dir.reset(fcntl(dir->get(), F_DUPFD_CLOEXEC, 0));
-  ECFS_TRY(Staging::clear(remains));
+  ECFS_TRY(Staging::clear(dir->get()));
   const bool moved = is_inode(marker->aside, marker->original_dev, marker->original_ino);
   auto volume = find_profile(o.name);
   const bool placed =
@@ -676,11 +445,16 @@ Result<bool> resume(const Options& o, const Plan& plan, int profiles_dir) {
 enum class Stage { kNothingMade, kMaking, kPlaced };
 
 Result<int> make(const Options& o, Plan& plan, Stage& stage) {
-  Keys keys;
+  NewKeys keys;
   if (!o.unlock.source.given())
     note("the passphrase must be the password that you log in with: it opens the directory then");
   ECFS_LET(keys.passphrase, choose_passphrase(o.unlock.source, "Your login password: ", o.allow_weak));
-  ECFS_LET(const wrap::Argon2Cost cost, choose_cost(o.cost));
+  ECFS_LET(keys.cost, choose_cost(o.cost));
+  if (o.tpm2) {
+    ECFS_LET(wrap::Tpm2 tpm, start_tpm2(o.unlock.tcti));
+    keys.tpm.emplace(std::move(tpm));
+    ECFS_LET(keys.pcrs, wrap::parse_pcrs(o.pcrs));
+  }
 
   // From here on things are made; `undo` and the owners below take them back, last made first.
   const bool first = !wrap::open_profiles_dir(plan.me);
@@ -721,30 +495,17 @@ Result<int> make(const Options& o, Plan& plan, Stage& stage) {
   ECFS_LET(volume.lower_dir, open_directory(AT_FDCWD, plan.profile.lower));
   warn_about_lower(volume.lower_dir.get(), plan.profile.lower);
 
-  ECFS_LET(NewVolume fresh, begin_volume(o.volume, volume.lower_dir.get()));
-  if (o.tpm2) {
-    ECFS_LET(wrap::Tpm2 tpm, start_tpm2(o.unlock.tcti));
-    keys.tpm.emplace(std::move(tpm));
-    ECFS_LET(const wrap::PcrSet pcrs, wrap::parse_pcrs(o.pcrs));
-    ECFS_TRY(fresh.add_tpm2("login", *keys.tpm, pcrs, keys.passphrase, cost));
-  } else {
-    ECFS_TRY(fresh.add_password("login", keys.passphrase, cost));
-  }
   if (!o.no_recovery) {
     ECFS_LET(wrap::RecoveryKey recovery, make_recovery_key(o.recovery, o.name));
-    ECFS_TRY(fresh.add_recovery("", recovery));
     keys.recovery.emplace(std::move(recovery));
     if (!o.recovery.file.empty()) undo.add([&] { unlink(o.recovery.file.c_str()); });
   }
-  ECFS_TRY(check_signals());
-  plan.profile.volume_id = volume.profile->profile.volume_id = fresh.header.id;
-  ECFS_TRY(wrap::VolumeStore::create(volume.places(), fresh.header, std::move(fresh.area), fresh.key));
-  ECFS_TRY(prove_keys(volume, fresh.key, keys));
-  ECFS_TRY(check_signals());
-  ECFS_TRY(prove_mount(volume, fresh.key));
+  ECFS_LET(const Secret key, make_volume(volume, o.volume, keys));
+  plan.profile.volume_id = volume.profile->profile.volume_id;
   timespec compared_at{};
   if (plan.move) {
-    ECFS_LET(compared_at, copy_inside(volume, fresh.key, plan));
+    ECFS_LET(const Fd originals, open_directory(AT_FDCWD, plan.profile.mountpoint));
+    ECFS_LET(compared_at, copy_inside(volume, key, originals.get(), plan.profile.mountpoint, plan.survey, {}));
   }
   ECFS_TRY(check_signals());
   ECFS_TRY(wrap::save_profile(volume.profile->dir.get(), plan.profile));
@@ -755,7 +516,7 @@ Result<int> make(const Options& o, Plan& plan, Stage& stage) {
 
   std::uint64_t kept = 0;
   if (plan.move) {
-    ECFS_LET(kept, remove_originals(volume, fresh.key, plan.aside, compared_at));
+    ECFS_LET(kept, remove_originals(volume, key, plan.aside, compared_at));
   }
   end_marker(volume);
   if (o.json) {
@@ -770,7 +531,6 @@ Result<int> make(const Options& o, Plan& plan, Stage& stage) {
   } else {
     print_end(plan, o);
   }
-  tell_swap();
   return kept == 0 ? 0 : 1;
 }
 
@@ -789,7 +549,31 @@ Status check_tpm2(const Options& o) {
   return {};
 }
 
+Result<int> run_whole_home(const Options& o) {
+  if (o.no_auto_mount) return Error{Code::kInvalid, 0, "a whole home has to open at login"};
+  if (o.tpm2) return Error{Code::kInvalid, 0, "a whole home gets its key in the TPM later: `ecfs key add tpm2 Home`"};
+  if (o.remove_original) return remove_original(o.user);
+  if (o.undo) return undo_home(o.user);
+  WholeHomeOptions home;
+  home.user = o.user;
+  home.no_auto_unmount = o.no_auto_unmount;
+  home.no_recovery = o.no_recovery;
+  home.slots_in_volume = o.slots_in_volume;
+  home.yes = o.yes;
+  home.allow_weak = o.allow_weak;
+  home.json = o.json;
+  home.password = o.unlock.source;
+  home.volume = o.volume;
+  home.cost = o.cost;
+  home.recovery = o.recovery;
+  return encrypt_home(home);
+}
+
 Result<int> run(const Options& o) {
+  if (o.whole_home) return run_whole_home(o);
+  if (!o.user.empty() || o.remove_original || o.undo) {
+    return Error{Code::kInvalid, 0, "--user, --remove-original and --undo go with --whole-home"};
+  }
   const SignalGuard guard;
   ECFS_TRY(check_tpm2(o));
   ECFS_LET(Plan plan, make_plan(o));
@@ -807,9 +591,10 @@ Result<int> run(const Options& o) {
     ECFS_TRY(NewDirectory::make(plan.profile.lower, 0700));
   }
   ECFS_TRY(check_place(plan, o));
-  ECFS_TRY(check_space(plan));
+  ECFS_TRY(check_space(parent_of(plan.profile.lower), plan.move ? &plan.survey : nullptr));
   if (!o.no_recovery) ECFS_TRY(check_recovery_options(o.recovery));
   tell_encrypted_home(plan);
+  tell_swap();
   if (!o.json) explain(plan, o);
   if (!o.yes) {
     ECFS_LET(const bool go_on, ask_yes("Go on?", true));
@@ -836,9 +621,19 @@ Command add_setup_private(CommandLine parent) {
   auto o = std::make_shared<Options>();
   const CommandLine command =
       parent.add_command("setup-private", "Make an encrypted directory that opens when you log in");
-  command.add_option("--name", o->name, "Name of the volume").show_default();
-  command.add_option("--lower", o->lower, "Directory for the encrypted files; default: ~/.NAME").value_name("DIR");
-  command.add_option("--mountpoint", o->mountpoint, "Where the files are seen; default: ~/NAME").value_name("DIR");
+  const Option whole_home =
+      command.add_flag("--whole-home", o->whole_home, "As root: encrypt the whole home of a user who is not logged in");
+  command.add_option("--user", o->user, "Whose home").value_name("NAME");
+  const Option remove =
+      command.add_flag("--remove-original", o->remove_original, "Remove the unencrypted original of a whole home");
+  command.add_flag("--undo", o->undo, "Put the original of a whole home back").excludes(remove);
+  command.add_option("--name", o->name, "Name of the volume").show_default().excludes(whole_home);
+  command.add_option("--lower", o->lower, "Directory for the encrypted files; default: ~/.NAME")
+      .value_name("DIR")
+      .excludes(whole_home);
+  command.add_option("--mountpoint", o->mountpoint, "Where the files are seen; default: ~/NAME")
+      .value_name("DIR")
+      .excludes(whole_home);
   command.add_flag("--no-auto-mount", o->no_auto_mount, "Do not open it at login");
   command.add_flag("--no-auto-unmount", o->no_auto_unmount, "Do not lock it at the last logout");
   command.add_flag(
@@ -863,7 +658,8 @@ Command add_setup_private(CommandLine parent) {
       "Examples:\n"
       "  ecfs setup-private\n"
       "  ecfs setup-private --yes --move-existing --recovery-key-file key.txt --passphrase-fd 0 < password\n"
-      "  ecfs setup-private --name Work --lower /data/alice/work.enc --mountpoint ~/Work");
+      "  ecfs setup-private --name Work --lower /data/alice/work.enc --mountpoint ~/Work\n"
+      "  sudo ecfs setup-private --whole-home --user alice");
   return {command, [o] { return run(*o); }};
 }
 

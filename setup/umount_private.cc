@@ -1,4 +1,7 @@
 // ecfs umount-private: lock a volume of a profile and forget its key.
+#include <unistd.h>
+
+#include <cerrno>
 #include <memory>
 
 #include "setup/command.h"
@@ -15,7 +18,7 @@ namespace ecfs::setup {
 namespace {
 
 struct Options {
-  std::string name{wrap::kDefaultVolumeName};
+  std::string name;
   bool force = false;
   bool suspend = false;
 };
@@ -27,9 +30,11 @@ Status drop_keys(const wrap::Profile& profile) {
   return {};
 }
 
-Result<int> run(const Options& o) {
+Result<int> run(Options o) {
+  if (o.name.empty()) o.name = default_volume();
   ECFS_LET(const VolumeRef volume, find_user_volume(o.name));
   const wrap::Profile& profile = volume.profile->profile;
+  if (chdir("/") != 0) return system_error(errno, "leave the directory");  // it may be in what is unmounted
   ECFS_LET(const Fd held, lock(volume));
   ECFS_LET(const std::optional<wrap::MountEntry> mounted, wrap::ecfs_mount_at(profile.mountpoint));
   if (o.suspend && mounted) {
@@ -56,7 +61,7 @@ Result<int> run(const Options& o) {
 Command add_umount_private(CommandLine parent) {
   auto o = std::make_shared<Options>();
   const CommandLine command = parent.add_command("umount-private", "Lock your Private directory");
-  command.add_option("NAME", o->name, "Name of the volume").show_default();
+  command.add_option("NAME", o->name, "Name of the volume; default: Private, or Home, the whole home");
   const Option force =
       command.add_flag("--force", o->force, "Detach it now although programs use it; they keep what they have open");
   command.add_flag("--suspend", o->suspend, "Where programs use it, wipe its keys and let it wait for them")

@@ -169,6 +169,20 @@ Status show_and_confirm(const wrap::RecoveryKey& key, const Secret& text, bool q
   return Error{Code::kInvalid, 0, "the recovery key was not confirmed; nothing was changed"};
 }
 
+// Whether it is strong, or the person takes it all the same.
+Result<bool> good_enough(const Secret& passphrase, const std::string& user, const SecretSource& source,
+                         bool allow_weak) {
+  const std::string weakness = weak_passphrase(passphrase, user);
+  if (weakness.empty() || allow_weak) return true;
+  if (source.given() || !interactive()) {
+    return Error{Code::kInvalid, 0,
+                 "the passphrase is weak (" + weakness + "): choose a better one, or say --allow-weak-passphrase"};
+  }
+  note("this passphrase is weak: " + weakness);
+  note_more("Whoever gets hold of the disk can try passphrases as fast as their machines allow.");
+  return ask_yes("Use it all the same?", false);
+}
+
 }  // namespace
 
 void add_secret_options(CommandLine command, SecretSource& source, const std::string& what) {
@@ -291,18 +305,17 @@ Result<Secret> choose_passphrase(const SecretSource& source, const std::string& 
   ECFS_LET(const Identity me, caller());
   for (int i = 0; i < kTries; ++i) {
     ECFS_LET(Secret passphrase, read_new_secret(source, prompt));
-    const std::string weakness = weak_passphrase(passphrase, me.name);
-    if (weakness.empty() || allow_weak) return passphrase;
-    if (source.given() || !interactive()) {
-      return Error{Code::kInvalid, 0,
-                   "the passphrase is weak (" + weakness + "): choose a better one, or say --allow-weak-passphrase"};
-    }
-    note("this passphrase is weak: " + weakness);
-    note_more("Whoever gets hold of the disk can try passphrases as fast as their machines allow.");
-    ECFS_LET(const bool go_on, ask_yes("Use it all the same?", false));
-    if (go_on) return passphrase;
+    ECFS_LET(const bool good, good_enough(passphrase, me.name, source, allow_weak));
+    if (good) return passphrase;
   }
   return Error{Code::kInvalid, 0, "no passphrase was chosen"};
+}
+
+Result<Secret> accept_passphrase(Secret passphrase, const std::string& user, const SecretSource& source,
+                                 bool allow_weak) {
+  ECFS_LET(const bool good, good_enough(passphrase, user, source, allow_weak));
+  if (good) return passphrase;
+  return Error{Code::kInvalid, 0, "choose a better login password first (passwd)"};
 }
 
 }  // namespace ecfs::setup

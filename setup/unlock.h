@@ -67,5 +67,8 @@ Result<wrap::RecoveryKey> make_recovery_key(const RecoveryOptions& options, cons
 // choose_passphrase reads a new passphrase and judges it. A weak one is explained: on a terminal the person decides,
 // elsewhere it is refused (kInvalid) unless `allow_weak`.
 Result<Secret> choose_passphrase(const SecretSource& source, const std::string& prompt, bool allow_weak);
+// accept_passphrase judges one that cannot be chosen anew, the login password of `user`, in the same way.
+Result<Secret> accept_passphrase(Secret passphrase, const std::string& user, const SecretSource& source,
+                                 bool allow_weak);
 
 }  // namespace ecfs::setup

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <climits>
@@ -136,6 +137,15 @@ Result<VolumeRef> find_profile(const std::string& name) {
 }
 
 Result<VolumeRef> find_user_volume(const std::string& name) { return find_named(name, wrap::open_user_volume); }
+
+std::string default_volume() {
+  const std::string name(wrap::kDefaultVolumeName);
+  const std::string home(wrap::kWholeHomeName);
+  const auto me = caller();
+  const auto names = me ? wrap::list_user_volumes(*me) : Result<std::vector<std::string>>(me.error());
+  if (!names || std::find(names->begin(), names->end(), name) != names->end()) return name;
+  return std::find(names->begin(), names->end(), home) != names->end() ? home : name;
+}
 
 Result<VolumeRef> find_volume(const std::string& arg) {
   if (arg.find('/') == std::string::npos && wrap::valid_profile_name(arg)) {

@@ -35,6 +35,8 @@ Result<VolumeRef> find_profile(const std::string& name);
 // find_user_volume opens one of the caller's profiles, or as "Private" what ecryptfs-utils set up
 // (wrap/ecryptfs_private.h).
 Result<VolumeRef> find_user_volume(const std::string& name);
+// default_volume is the one that is meant where none is named: Private, or a whole home where there is only that.
+std::string default_volume();
 // find_volume takes either: what has a slash is a directory, else a volume of that name comes first.
 Result<VolumeRef> find_volume(const std::string& arg);
 

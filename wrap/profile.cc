@@ -28,6 +28,7 @@ constexpr const char* kProfileFile = "profile.json";
 constexpr const char* kLockFile = "lock";
 constexpr const char* kStaleFile = "stale";
 constexpr const char* kStaleKey = "ecfs:stale:";
+constexpr const char* kOpenedFile = "opened";
 constexpr int kVersion = 1;
 constexpr std::uint64_t kMaxProfileBytes = 64 * 1024;
 constexpr int kMaxDepth = 4;
@@ -117,11 +118,28 @@ Result<Fd> take_lock(Fd fd, int timeout_ms) {
 
 }  // namespace
 
+namespace {
+
+bool is_link(int dir, const char* name) {
+  struct stat st {};
+  return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode);
+}
+
+// Without it a locked home would know no ssh keys.
+bool holds_linked_keys_only(int mountpoint_dir, const std::string& name) {
+  const auto dir = open_directory(mountpoint_dir, name);
+  const auto names = dir ? list_directory(dir->get(), 2) : Result<std::vector<std::string>>(dir.error());
+  if (!names) return false;
+  return names->empty() ||
+         (names->size() == 1 && names->front() == "authorized_keys" && is_link(dir->get(), "authorized_keys"));
+}
+
+}  // namespace
+
 bool is_placeholder(int mountpoint_dir, const std::string& name) {
   if (name == kPlaceholderName || name == "Access-Your-Private-Data.desktop") return true;
-  struct stat st {};
-  return (name == ".ecryptfs" || name == ".Private") &&
-         fstatat(mountpoint_dir, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode);
+  if (name == ".ssh") return holds_linked_keys_only(mountpoint_dir, name);
+  return (name == ".ecryptfs" || name == ".Private") && is_link(mountpoint_dir, name.c_str());
 }
 
 bool valid_profile_name(std::string_view name) noexcept {
@@ -312,6 +330,17 @@ bool has_stale_mark(const OpenProfile& volume) {
   }
   struct stat st {};
   return fstatat(volume.dir.get(), kStaleFile, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode);
+}
+
+Status mark_opened(int profile_dir) {
+  if (was_opened(profile_dir)) return {};
+  const std::string text = std::to_string(time(nullptr)) + "\n";
+  return replace_file(profile_dir, kOpenedFile, as_bytes(text), 0600);
+}
+
+bool was_opened(int profile_dir) {
+  struct stat st {};
+  return fstatat(profile_dir, kOpenedFile, &st, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
 }  // namespace ecfs::wrap

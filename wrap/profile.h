@@ -16,6 +16,7 @@
 namespace ecfs::wrap {
 
 constexpr std::string_view kDefaultVolumeName = "Private";
+constexpr std::string_view kWholeHomeName = "Home";  // whose mountpoint is the home itself
 
 // Profile::format of a native volume, and of an eCryptfs tree: then `options` has its keys' signatures and its cipher.
 constexpr std::string_view kNativeFormat = "native";
@@ -24,9 +25,9 @@ constexpr std::string_view kEcryptfsFormat = "ecryptfs";
 // The note that an unmounted mountpoint holds.
 constexpr std::string_view kPlaceholderName = "README.txt";
 // is_placeholder says of an entry of an unmounted mountpoint whether a mount may cover it: that note; what
-// ecryptfs-utils leaves there; and the links .ecryptfs and .Private of a home that it encrypted. At most
-// kMostPlaceholders.
-constexpr std::size_t kMostPlaceholders = 4;
+// ecryptfs-utils leaves there; the links .ecryptfs and .Private of a home that it encrypted; and, in a home, .ssh with
+// nothing but the link authorized_keys. At most kMostPlaceholders.
+constexpr std::size_t kMostPlaceholders = 5;
 bool is_placeholder(int mountpoint_dir, const std::string& name);
 
 struct Profile {
@@ -85,5 +86,10 @@ Result<Fd> lock_volume(const OpenProfile& volume, int timeout_ms);
 // a Private of ecryptfs-utils it is a key in the user keyring, and the next login finds it out again if that is gone.
 Status set_stale_mark(const OpenProfile& volume, bool stale);
 bool has_stale_mark(const OpenProfile& volume);
+
+// mark_opened leaves the file `opened` beside the keys of a whole home once somebody has opened it: until then its
+// unencrypted original is not removed. was_opened looks for it.
+Status mark_opened(int profile_dir);
+bool was_opened(int profile_dir);
 
 }  // namespace ecfs::wrap

@@ -3,9 +3,13 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 
 #include "wrap/base/file.h"
+#include "wrap/base/log.h"
+#include "wrap/base/owned.h"
 
 namespace ecfs::wrap {
 namespace {
@@ -77,6 +81,41 @@ Result<UserDir> open_user_dir(const Identity& who, const std::string& name) {
   found.path = who.home + "/" + name;
   ECFS_LET(found.dir, open_private_dir(home.get(), name, who.uid, found.path));
   return belongs(std::move(found), who);
+}
+
+Result<HomePlace> open_home_place(const Identity& who) {
+  HomePlace place;
+  std::string home = who.home;
+  while (home.size() > 1 && home.back() == '/') home.pop_back();
+  const std::size_t slash = home.rfind('/');
+  place.name = slash == std::string::npos ? "" : home.substr(slash + 1);
+  if (home.empty() || home.front() != '/' || place.name.empty() || place.name == "." || place.name == "..") {
+    return Error{Code::kInvalid, 0, "the home of " + who.name + " is no absolute path (" + printable(who.home) + ")"};
+  }
+  const std::string parent = slash == 0 ? "/" : home.substr(0, slash);
+  const Owned<char, std::free> real(realpath(parent.c_str(), nullptr));
+  if (!real) return system_error(errno, "the directory around the home, " + parent);
+  place.path = real.get();
+  if (place.path == "/") place.path.clear();
+  Fd dir(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  for (std::size_t at = 0;;) {
+    struct stat st {};
+    if (!dir || fstat(dir.get(), &st) != 0) return system_error(errno, "the directory around the home, " + place.path);
+    const bool last = at == place.path.size();
+    const bool closed = (st.st_mode & (S_IWGRP | S_IWOTH)) == 0 || (!last && (st.st_mode & S_ISVTX) != 0);
+    if (st.st_uid != 0 || !closed) {
+      return Error{Code::kDenied, 0,
+                   (at == 0 ? "/" : place.path.substr(0, at)) + ", above the home of " + who.name +
+                       ", is not root's alone: others could exchange the home while root works on it"};
+    }
+    if (last) break;
+    const std::size_t end = std::min(place.path.find('/', at + 1), place.path.size());
+    const std::string name = place.path.substr(at + 1, end - at - 1);
+    dir.reset(openat(dir.get(), name.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    at = end;
+  }
+  place.parent = std::move(dir);
+  return place;
 }
 
 }  // namespace ecfs::wrap

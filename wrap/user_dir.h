@@ -28,6 +28,17 @@ Result<UserDir> open_user_dir(const Identity& who, const std::string& name);
 // open_beside_home opens PARENT/NAME/USER/NAME for a PARENT that ends with a slash.
 Result<UserDir> open_beside_home(const Identity& who, const std::string& parent, const std::string& name);
 
+// Where a home stands, for root to change something there.
+struct HomePlace {
+  Fd parent;         // O_PATH; the directory around the home
+  std::string path;  // of it, without links; "" for the root directory
+  std::string name;  // of the home in it
+  [[nodiscard]] std::string home() const { return path + "/" + name; }
+};
+// open_home_place opens it from the root directory downwards, following no link. kDenied unless all directories above
+// the home are root's and writable by nobody else (those above the last one may be sticky, as /tmp is).
+Result<HomePlace> open_home_place(const Identity& who);
+
 // open_trusted_dir opens a directory whose path is root's choice.
 Result<Fd> open_trusted_dir(const std::string& path);
 // open_private_dir opens a directory of `owner` or root; check_private_dir checks one. `shown` is for messages.

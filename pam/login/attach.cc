@@ -9,6 +9,7 @@
 #include <cerrno>
 
 #include "wrap/base/log.h"
+#include "wrap/user_dir.h"
 
 namespace ecfs::pam {
 namespace {
@@ -31,6 +32,21 @@ Status set_flag(const Fd& context, const char* name) {
   return system_error(errno, std::string("set the mount option ") + name);
 }
 
+// Decided by what only root can have made.
+bool is_whole_home(const Identity& who, int mountpoint_dir) {
+  const auto place = wrap::open_home_place(who);
+  struct stat home {};
+  struct stat at {};
+  if (!place || fstatat(place->parent.get(), place->name.c_str(), &home, AT_SYMLINK_NOFOLLOW) != 0 ||
+      fstat(mountpoint_dir, &at) != 0 || home.st_dev != at.st_dev || home.st_ino != at.st_ino) {
+    return false;
+  }
+  const auto all = wrap::open_private_dir(place->parent.get(), ".ecfs", 0, place->path + "/.ecfs");
+  struct stat his {};
+  return all && fstatat(all->get(), who.name.c_str(), &his, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(his.st_mode) &&
+         his.st_uid == who.uid;
+}
+
 // The mount itself, not yet anywhere in the tree.
 Result<Fd> make_mount(const Identity& who, const OpenVolume& volume, const wrap::MountOptions& options,
                       const Fd& fuse) {
@@ -45,6 +61,7 @@ Result<Fd> make_mount(const Identity& who, const OpenVolume& volume, const wrap:
   ECFS_TRY(set_option(context, "user_id", std::to_string(who.uid)));
   ECFS_TRY(set_option(context, "group_id", std::to_string(who.gid)));
   ECFS_TRY(set_flag(context, "default_permissions"));
+  if (options.allow_other) ECFS_TRY(set_flag(context, "allow_other"));
   if (options.read_only) ECFS_TRY(set_flag(context, "ro"));
   if (fsconfig(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0)
     return system_error(errno, "make the mount");
@@ -63,10 +80,11 @@ Result<Attached> attach_volume(const Identity& who, OpenVolume volume, const std
   ECFS_TRY(check_mountpoint(volume.mountpoint_dir.get(), who.uid));
   ECFS_TRY(check_lower(volume.lower_dir.get(), who.uid));
   ECFS_LET(wrap::MountOptions options, wrap::parse_mount_options(volume.options));
-  if (options.allow_other) {
+  const bool whole_home = is_whole_home(who, volume.mountpoint_dir.get());
+  if (options.allow_other && !whole_home) {
     log_line(LOG_NOTICE, "user " + who.name + ": allow_other is not for mounts of a login and was left out");
-    options.allow_other = false;
   }
+  options.allow_other = whole_home;
   const Fd fuse(open(kFuseDevice, O_RDWR | O_CLOEXEC));
   if (!fuse) return system_error(errno, std::string("open ") + kFuseDevice);
   ECFS_LET(const Fd mount, make_mount(who, volume, options, fuse));
@@ -93,7 +111,7 @@ Result<Attached> attach_volume(const Identity& who, OpenVolume volume, const std
       0) {
     return system_error(errno, "mount on " + volume.mountpoint);  // the mount ends with its descriptor, its server too
   }
-  return Attached{server.pid(), st.stx_dev_major, st.stx_dev_minor};
+  return Attached{server.pid(), st.stx_dev_major, st.stx_dev_minor, whole_home};
 }
 
 bool is_mount_of(const wrap::MountEntry& entry, uid_t uid) {

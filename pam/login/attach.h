@@ -16,11 +16,14 @@ struct Attached {
   pid_t server = 0;  // ecfs-mountd
   unsigned device_major = 0;
   unsigned device_minor = 0;
+  bool whole_home = false;
 };
 
 // attach_volume makes the mount (nosuid, nodev, for this user alone), has ecfs-mountd answer for it, and only then puts
 // it onto the mountpoint that was checked. Whatever fails before, nothing of it was ever to be seen.
-// `mountd` is the path of ecfs-mountd.
+// `mountd` is the path of ecfs-mountd. A whole home others may look into as its modes allow, like any home: one that
+// root has set up, with its keys in PARENT/.ecfs/USER, whose mountpoint is the home of the user account in a directory
+// of root's.
 Result<Attached> attach_volume(const Identity& who, OpenVolume volume, const std::string& mountd,
                                const Deadline& deadline);
 

@@ -88,6 +88,9 @@ Status bring_up(const Request& request, const Identity& who, const VolumeInfo& v
   record.slot_type = slot_type;
   if (auto saved = wrap::save_record(dir, record); !saved) log_line(LOG_WARNING, saved.error().what);
   wrap::remove_refusal(dir, volume.name);
+  if (attached.whole_home) {
+    if (auto marked = mark_opened(who, volume.name, deadline); !marked) log_line(LOG_WARNING, marked.error().what);
+  }
   log_line(LOG_INFO, "user " + who.name + ": " + volume.name + " is open" + by_slot(slot_id, slot_type));
   if (rewrapped) channel.tell(volume.name + " is open, and opens with your login password from now on.");
   return {};

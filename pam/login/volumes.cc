@@ -36,6 +36,9 @@ Result<std::optional<std::pair<unsigned, unsigned>>> device_of_ecfs_mount(int di
   struct statx st {};
   if (statx(dir, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, &st) != 0)
     return system_error(errno, "stat the mountpoint");
+  // A directory inside a whole home has its device number, too.
+  const bool told = (st.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT) != 0;
+  if (told && (st.stx_attributes & STATX_ATTR_MOUNT_ROOT) == 0) return std::optional<std::pair<unsigned, unsigned>>();
   ECFS_LET(const auto entries, wrap::mounts());
   for (const wrap::MountEntry& entry : entries) {
     if (entry.fstype == "fuse.ecfs" && entry.device_major == st.stx_dev_major &&
@@ -180,6 +183,8 @@ Result<Reply> survey_as_user(const Identity& who) {
     }
     volumes.push_back(std::move(info));
   }
+  std::stable_partition(volumes.begin(), volumes.end(),
+                        [](const VolumeInfo& volume) { return volume.name == wrap::kWholeHomeName; });
   return wire::pack(volumes);
 }
 
@@ -320,6 +325,16 @@ Status drop_tokens(const Identity& who, const std::vector<VolumeInfo>& volumes, 
       if (!all_zero(volume.id)) ECFS_TRY(wrap::drop_token(volume.id));
       for (const wrap::EcryptfsSignature& signature : volume.signatures) ECFS_TRY(wrap::drop_ecryptfs_token(signature));
     }
+    return Reply();
+  };
+  ECFS_TRY(run_as(who, deadline.remaining_ms(), work));
+  return {};
+}
+
+Status mark_opened(const Identity& who, const std::string& name, const Deadline& deadline) {
+  const auto work = [&]() -> Result<Reply> {
+    ECFS_LET(const wrap::OpenProfile open, wrap::open_user_volume(who, name));
+    if (!open.of_ecryptfs_utils) ECFS_TRY(wrap::mark_opened(open.dir.get()));
     return Reply();
   };
   ECFS_TRY(run_as(who, deadline.remaining_ms(), work));

@@ -33,7 +33,7 @@ struct VolumeInfo {
   std::optional<std::pair<unsigned, unsigned>> device;
 };
 
-// survey_volumes lists a user's volumes; none for a user without ecfs.
+// survey_volumes lists a user's volumes; none for a user without ecfs. A whole home comes first: others may be in it.
 Result<std::vector<VolumeInfo>> survey_volumes(const Identity& who, const Deadline& deadline);
 
 struct OpenVolume {
@@ -89,6 +89,9 @@ Result<ChangeReport> mark_all_stale(const Identity& who, const Deadline& deadlin
 
 // drop_tokens removes the volumes' keys from the user's keyring.
 Status drop_tokens(const Identity& who, const std::vector<VolumeInfo>& volumes, const Deadline& deadline);
+
+// mark_opened notes beside the keys of a whole home that it was opened (wrap/profile.h).
+Status mark_opened(const Identity& who, const std::string& name, const Deadline& deadline);
 
 // mount_is_dead asks, as the user, whether the server of a mount is gone. No answer within a second is "no".
 bool mount_is_dead(const Identity& who, const std::string& mountpoint);

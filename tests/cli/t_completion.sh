@@ -36,6 +36,8 @@ offer ecfs fsck --
 offer ecfs fsck P
 offer ecfs find ';'
 offer ecfs find --lower ''
+offer ecfs setup-private --wh
+offer ecfs setup-private --user roo
 for word in '' '$' '$(' '`' ';' 'a' '"' "'" '-' '*' '\' '${' '<' 'n'; do
   for command in init mount umount recover-private migrate fsck find "stat plain" "fsck --salvage" mount-private umount-private "key list" "key add password" "key remove" "mount plain" "mount --passphrase-file" "setup-private --lower"; do
     COMPLETIONS=$completions bash ../complete.bash "$T/home" ecfs $command "$word" >/dev/null

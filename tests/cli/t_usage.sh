@@ -19,12 +19,15 @@ run ecfs key add keyfile x
 run ecfs tpm
 run ecfs mount --slot keyfile x y
 run ecfs setup-private --move-existing --no-move
-for command in init mount umount setup-private mount-private umount-private status recover-private migrate bench fsck stat find setup-swap wrap-passphrase unwrap-passphrase rewrap-passphrase add-passphrase insert-wrapped-passphrase-into-keyring key "key list" "key add" "key remove" "key change" "key reseal" tpm "tpm status"; do
+run ecfs setup-private --whole-home --name x
+run ecfs setup-private --whole-home --undo --remove-original
+for command in init mount umount setup-private mount-private umount-private status recover-private adduser-hook migrate bench fsck stat find setup-swap wrap-passphrase unwrap-passphrase rewrap-passphrase add-passphrase insert-wrapped-passphrase-into-keyring key "key list" "key add" "key remove" "key change" "key reseal" tpm "tpm status"; do
   check "ecfs $command --help shows an example" bash -c "'$ECFS' $command --help | grep -q 'Example'"
 done
 # argv[0]
-for name in ecfs-init ecfs-key mount.ecfs; do ln -s "$ECFS" "$T/$name"; done
+for name in ecfs-init ecfs-key mount.ecfs adduser.local; do ln -s "$ECFS" "$T/$name"; done
 check "ecfs-init is ecfs init" bash -c "cmp <('$ECFS' init --help) <('$T/ecfs-init' --help)"
 check "ecfs-key list is ecfs key list" bash -c "cmp <('$ECFS' key list --help) <('$T/ecfs-key' list --help)"
 check "mount.ecfs is ecfs mount" bash -c "cmp <('$ECFS' mount --help) <('$T/mount.ecfs' --help)"
+check "adduser.local is ecfs adduser-hook" bash -c "cmp <('$ECFS' adduser-hook --help) <('$T/adduser.local' --help)"
 run ecfs init x; check "nothing was made" not test -e x

@@ -194,5 +194,38 @@ TEST_F(Move, TheSurveyCountsAndNamesObstacles) {
   EXPECT_EQ(survey->obstacles.size(), 5U);
 }
 
+TEST_F(Move, WhatHasNotChangedGoesWithoutALookAtTheCopy) {
+  // All links of a file, although the first that goes changes the status of the others.
+  const auto removal = remove_untouched(from_.get(), later());
+  ASSERT_TRUE(removal) << removal.error().what;
+  EXPECT_EQ(removal->num_kept, 0U);
+  EXPECT_TRUE(list_directory(from_.get())->empty());
+}
+
+TEST_F(Move, WhatHasChangedSinceStays) {
+  usleep(50000);  // the clock of the filesystem may be coarse
+  put(from_, "clock", "");
+  const timespec compared_at = of(from_, "clock").st_ctim;
+  ASSERT_EQ(unlinkat(from_.get(), "clock", 0), 0);
+  usleep(50000);
+  put(from_, "sub/inner", "changed");
+  put(from_, "sub/new", "later");
+  const auto removal = remove_untouched(from_.get(), compared_at);
+  ASSERT_TRUE(removal) << removal.error().what;
+  EXPECT_EQ(removal->num_kept, 2U);
+  EXPECT_EQ(removal->kept, (std::vector<std::string>{"sub/inner: it has changed since it was copied",
+                                                     "sub/new: it has changed since it was copied"}));
+  EXPECT_FALSE(exists(from_, "file"));
+  EXPECT_FALSE(exists(from_, "sub/link"));
+  EXPECT_TRUE(exists(from_, "sub/inner"));
+}
+
+TEST_F(Move, NothingGoesWhereTheMomentIsNotKnown) {
+  const auto removal = remove_untouched(from_.get(), {0, 0});
+  ASSERT_TRUE(removal) << removal.error().what;
+  EXPECT_EQ(removal->num_removed, 0U);
+  EXPECT_TRUE(exists(from_, "file") && exists(from_, "sub/inner") && exists(from_, "dangling"));
+}
+
 }  // namespace
 }  // namespace ecfs::setup

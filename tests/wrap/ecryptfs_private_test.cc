@@ -204,6 +204,16 @@ TEST_F(EcryptfsHome, LinksOfAnEncryptedHomeArePlaceholders) {
   EXPECT_FALSE(is_placeholder(home.fd(), ".Private"));
   EXPECT_TRUE(is_placeholder(home.fd(), "README.txt"));
   EXPECT_FALSE(is_placeholder(home.fd(), "file"));
+  // .ssh, as a locked home has it, and nothing more in it.
+  EXPECT_FALSE(is_placeholder(home.fd(), ".ssh"));
+  ASSERT_EQ(mkdirat(home.fd(), ".ssh", 0700), 0);
+  EXPECT_TRUE(is_placeholder(home.fd(), ".ssh"));
+  ASSERT_EQ(symlinkat("/nowhere", home.fd(), ".ssh/authorized_keys"), 0);
+  EXPECT_TRUE(is_placeholder(home.fd(), ".ssh"));
+  ASSERT_EQ(symlinkat("/nowhere", home.fd(), ".ssh/config"), 0);
+  EXPECT_FALSE(is_placeholder(home.fd(), ".ssh"));
+  ASSERT_EQ(unlinkat(home.fd(), ".ssh/authorized_keys", 0), 0);
+  EXPECT_FALSE(is_placeholder(home.fd(), ".ssh"));
 }
 
 }  // namespace
