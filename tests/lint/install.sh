@@ -17,7 +17,7 @@ for command in init mount umount setup-private mount-private umount-private stat
   has "usr/bin/ecfs-$command" "usr/share/man/man1/ecfs-$command.1"
   [ "$(readlink "$root/usr/bin/ecfs-$command")" = ecfs ] || { echo "ecfs-$command is not a link to ecfs"; status=1; }
 done
-strange=$(cd "$root" && find . -type f -o -type l | grep -vE "^\./(usr/(s?bin|libexec/ecfs|share/(man|bash-completion|zsh|fish|pam-configs|doc/ecfs)|lib/$triplet/security|lib/systemd/system)/|etc/ecfs/)" || true)
+strange=$(cd "$root" && find . -type f -o -type l | grep -vE "^\./(usr/(s?bin|libexec/ecfs|share/(man|bash-completion|zsh|fish|pam-configs|doc/ecfs)|lib/$triplet/security|lib/systemd/system)/|etc/(ecfs|apparmor.d)/)" || true)
 [ -z "$strange" ] || { echo "installed at a strange place:"; echo "$strange"; status=1; }
 # Nothing may be writable for others, or set-uid.
 loose=$(find "$root" \( -perm /022 -o -perm /6000 \) ! -type l || true)
