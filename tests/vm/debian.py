@@ -244,7 +244,8 @@ class Machine(vm.Guest):
         self.console().expect("login: ", timeout_s)
         self.connect(timeout_s)
 
-    def end(self):
+    def end(self, keep=False):
+        """`keep`: as if somebody pulled the plug; it may be started again."""
         if self.shell is not None:
             self.shell.kill()
             self.shell.wait()
@@ -253,7 +254,7 @@ class Machine(vm.Guest):
                 process.kill()
                 process.wait()
         for name in ("initramfs", "files.tar", "disk"):
-            if os.path.exists(self.at(name)):
+            if not keep and os.path.exists(self.at(name)):
                 os.unlink(self.at(name))
 
     # ---- talking to it ----
