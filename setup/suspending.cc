@@ -87,7 +87,7 @@ int suspend_wanted(uid_t uid, std::string& said) {
   for (const wrap::MountEntry& mount : *all) {
     const auto one = [&]() -> Result<std::string> {
       ECFS_LET(const wrap::VolumeId id, id_of(mount));
-      const auto state = wrap::mount_state(id, uid);
+      const auto state = wrap::mount_state(id, uid, true);
       if (!state) return with_context(state.error(), printable(mount.mountpoint));
       return state->wants_suspend && !state->suspended ? suspend(mount) : Result<std::string>(std::string());
     }();

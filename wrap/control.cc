@@ -155,19 +155,25 @@ Result<MountState> ask_all(const VolumeId& id, uid_t owner, Command command) {
   return ask_all(id, owner, message);
 }
 
-}  // namespace
-
-Result<MountState> mount_state(const VolumeId& id, uid_t owner) { return ask_all(id, owner, Command::kState); }
-
-Status suspend_mounts(const VolumeId& id, uid_t owner) {
-  // A server listens a moment after its mount is there.
+// ask_mounted asks servers of mounts that are there: they listen a moment later.
+Result<MountState> ask_mounted(const VolumeId& id, uid_t owner, Command command) {
   for (int tries = 0;; ++tries) {
-    const Result<MountState> done = ask_all(id, owner, Command::kSuspend);
-    if (done) return {};
-    if (done.error().code != Code::kNotFound || tries == kTries) return done.error();
+    Result<MountState> done = ask_all(id, owner, command);
+    if (done || done.error().code != Code::kNotFound || tries == kTries) return done;
     const timespec pause{0, 100'000'000};
     nanosleep(&pause, nullptr);
   }
+}
+
+}  // namespace
+
+Result<MountState> mount_state(const VolumeId& id, uid_t owner, bool is_mounted) {
+  return is_mounted ? ask_mounted(id, owner, Command::kState) : ask_all(id, owner, Command::kState);
+}
+
+Status suspend_mounts(const VolumeId& id, uid_t owner) {
+  ECFS_TRY(ask_mounted(id, owner, Command::kSuspend));
+  return {};
 }
 
 Status resume_mounts(const VolumeId& id, uid_t owner, const Secret& key) {

@@ -23,8 +23,9 @@ struct MountState {
   std::vector<EcryptfsSignature> signatures = {};  // of the keys that an eCryptfs mount was made with
 };
 
-// `owner` is the user that serves the mounts. kNotFound: no server answers.
-Result<MountState> mount_state(const VolumeId& id, uid_t owner);
+// `owner` is the user that serves the mounts. kNotFound: no server answers. `is_mounted`: there is a mount, whose
+// server may begin to listen only in a moment; that is waited for (1 s at most).
+Result<MountState> mount_state(const VolumeId& id, uid_t owner, bool is_mounted = false);
 // suspend_mounts wipes the keys. kBusy: a request does not end.
 Status suspend_mounts(const VolumeId& id, uid_t owner);
 // resume_mounts: kWrongKey if the key is another volume's, or one that an eCryptfs mount needs is missing.

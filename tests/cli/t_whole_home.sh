@@ -36,7 +36,7 @@ chown ecfsbob: home; no_home; chown root: home
 mv home/ecfsalice elsewhere; no_home
 ln -s ../elsewhere home/ecfsalice; no_home; rm home/ecfsalice; mv elsewhere home/ecfsalice
 chown ecfsbob: home/ecfsalice; no_home; chown ecfsalice: home/ecfsalice
-mount --bind home/ecfsalice home/ecfsalice; no_home; umount home/ecfsalice
+mount -t tmpfs -o mode=700,uid=7301,gid=7301 home home/ecfsalice; no_home; umount home/ecfsalice
 alice sleep 60 & await pgrep -u ecfsalice -x sleep >/dev/null; no_home; pkill -u ecfsalice -x sleep; ended $!
 sleep 61 3<home/ecfsalice/Documents/file & await test -e "/proc/$!/fd/3"; no_home; kill $!; ended $!
 touch home/ecfsalice/root; no_home; rm home/ecfsalice/root
