@@ -26,9 +26,8 @@ bool is_ours(const wrap::MountEntry& mount) { return mount.fstype == "fuse.ecfs"
 // The source of a mount is text that whoever mounted has chosen.
 bool is_own(const wrap::MountEntry& mount) {
   if (mount.fstype == kKernelsType) return true;  // the kernel itself followed it
-  const std::string options = mount.options + ",";
-  return options.find("user_id=" + std::to_string(geteuid()) + ",") != std::string::npos ||
-         options.find("user_id=0,") != std::string::npos;
+  const auto owner = wrap::owner_of(mount);
+  return owner == geteuid() || owner == uid_t{0};
 }
 
 bool holds_volume(const std::string& directory) {

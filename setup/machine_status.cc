@@ -34,16 +34,6 @@ std::optional<uid_t> number(std::string_view text) {
   return value;
 }
 
-// The user that a mount is for: user_id= of its options.
-std::optional<uid_t> owner_of(const wrap::MountEntry& mount) {
-  constexpr std::string_view kOption = "user_id=";
-  const std::string options = "," + mount.options;
-  const std::size_t at = options.find("," + std::string(kOption));
-  if (at == std::string::npos) return {};
-  const std::size_t begin = at + 1 + kOption.size();
-  return number(std::string_view(options).substr(begin, options.find(',', begin) - begin));
-}
-
 std::string user_text(uid_t uid) {
   std::array<char, 4096> room{};
   struct passwd entry {};
@@ -150,7 +140,7 @@ Result<int> print_machine_status(bool as_json) {
   for (const wrap::MountEntry& mount : mounts) {
     json entry = describe(mount);
     entry["by"] = "hand";
-    of(owner_of(mount).value_or(0)).push_back(std::move(entry));
+    of(wrap::owner_of(mount).value_or(0)).push_back(std::move(entry));
   }
   std::sort(users.begin(), users.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
 

@@ -12,10 +12,8 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cctype>
 #include <cerrno>
-#include <climits>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -83,14 +81,6 @@ std::string shell_word(const std::string& path) {
     }
   }
   return word + "'";
-}
-
-std::string size_text(std::uint64_t bytes) {
-  constexpr double kUnit = 1024.0;
-  const auto value = static_cast<double>(bytes);
-  if (value < kUnit * kUnit) return fmt::format("{:.0f} KiB", value / kUnit);
-  if (value < kUnit * kUnit * kUnit) return fmt::format("{:.1f} MiB", value / (kUnit * kUnit));
-  return fmt::format("{:.1f} GiB", value / (kUnit * kUnit * kUnit));
 }
 
 // ---- the marker
@@ -250,14 +240,6 @@ bool is_unfinished_file(const std::string& name) {
          name == header + ".bak.tmp";
 }
 
-// Where a directory really is: paths of profiles may lead through symbolic links.
-Result<std::string> real_path_of(int dir) {
-  std::array<char, PATH_MAX> path{};
-  const ssize_t n = readlink(("/proc/self/fd/" + std::to_string(dir)).c_str(), path.data(), path.size());
-  if (n <= 0 || static_cast<std::size_t>(n) >= path.size()) return system_error(n < 0 ? errno : ENAMETOOLONG, "/proc");
-  return std::string(path.data(), static_cast<std::size_t>(n));
-}
-
 enum class Found { kNew, kBegun };
 
 // find_target finds TO, which need not be there, and makes sure that neither tree is inside the other.
@@ -273,7 +255,8 @@ Status find_target(const Options& o, const Tree& from, Tree& to) {
   if (exists) {
     ECFS_LET(to.ref, find_lower(o.to));
   }
-  ECFS_LET(const std::string real, real_path_of(from.ref.lower_dir.get()));
+  // Paths of profiles may lead through symbolic links.
+  ECFS_LET(const std::string real, path_of_directory(from.ref.lower_dir.get()));
   if (is_inside(to.ref.lower_path, real) || is_inside(real, to.ref.lower_path)) {
     return Error{Code::kInvalid, EINVAL,
                  to.ref.lower_path == real ? real + " cannot be migrated to itself"

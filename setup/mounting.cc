@@ -153,10 +153,9 @@ Result<Mountpoint> check_mountpoint(const std::string& path, const std::string& 
 Status check_not_mounted(const std::string& lower_path) {
   ECFS_LET(const std::vector<wrap::MountEntry> all, wrap::mounts());
   // The source is text that whoever mounted has chosen: only the caller's own mounts are believed.
-  const std::string own = "user_id=" + std::to_string(geteuid()) + ",";
   for (const wrap::MountEntry& mount : all) {
     if (mount.fstype != "fuse.ecfs" || mount.source != lower_path) continue;
-    if ((mount.options + ",").find(own) == std::string::npos) continue;
+    if (wrap::owner_of(mount) != geteuid()) continue;
     if (wrap::is_dead(mount.mountpoint)) continue;
     return mounted_error(mount);
   }

@@ -1,16 +1,13 @@
 #include "setup/private_volume.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
 #include <poll.h>
 #include <sys/statvfs.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
-#include <climits>
 
 #include "setup/mounting.h"
 #include "setup/ui.h"
@@ -23,14 +20,6 @@ constexpr std::uint64_t kSpareBytes = 16U << 20;
 constexpr std::uint64_t kEntryBytes = 8192;  // what an entry may cost below: a header page and a directory block
 constexpr int kEndMs = 60000;
 constexpr int kBusyMs = 10000;
-
-// Where ~/.ecfs/NAME is, by its descriptor: it may be below /home/.ecfs instead.
-std::string path_of(int profile_dir) {
-  std::array<char, PATH_MAX> path{};
-  const std::string link = "/proc/self/fd/" + std::to_string(profile_dir);
-  const ssize_t n = readlink(link.c_str(), path.data(), path.size());
-  return n > 0 ? std::string(path.data(), static_cast<std::size_t>(n)) : std::string();
-}
 
 Status prove_keys(const VolumeRef& volume, const Secret& key, NewKeys& keys) {
   const auto same = [&](const wrap::Unlocked& opened) -> Status {
@@ -101,14 +90,6 @@ std::string parent_of(const std::string& path) {
 
 std::string base_of(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
-std::string size_text(std::uint64_t bytes) {
-  constexpr double kUnit = 1024.0;
-  const auto value = static_cast<double>(bytes);
-  if (value < kUnit * kUnit) return fmt::format("{:.0f} KiB", value / kUnit);
-  if (value < kUnit * kUnit * kUnit) return fmt::format("{:.1f} MiB", value / (kUnit * kUnit));
-  return fmt::format("{:.1f} GiB", value / (kUnit * kUnit * kUnit));
-}
-
 std::vector<wrap::Holder> users_of(const std::string& path) {
   std::vector<wrap::Holder> users = wrap::holders_of({path, "", "", "", 0, 0});
   users.erase(std::remove_if(users.begin(), users.end(), [](const wrap::Holder& h) { return h.pid == getpid(); }),
@@ -129,7 +110,8 @@ Status check_space(const std::string& where, const Survey* copy) {
 }
 
 Result<Staging> Staging::mount(const VolumeRef& volume, const Secret& key) {
-  const std::string path = path_of(volume.profile->dir.get()) + "/" + kStagingName;
+  ECFS_LET(const std::string keys, path_of_directory(volume.profile->dir.get()));
+  const std::string path = keys + "/" + kStagingName;
   ECFS_LET(Fd below, make_directory(volume.profile->dir.get(), kStagingName, 0700));
   ECFS_LET(wrap::VolumeStore store, open_store(volume, false));
   ECFS_LET(Secret copy, key.clone());
@@ -173,7 +155,8 @@ Status Staging::end() {
 }
 
 Status Staging::clear(int profile_dir) {
-  const std::string path = path_of(profile_dir) + "/" + kStagingName;
+  ECFS_LET(const std::string keys, path_of_directory(profile_dir));
+  const std::string path = keys + "/" + kStagingName;
   ECFS_LET(const std::optional<wrap::MountEntry> mounted, wrap::ecfs_mount_at(path));
   if (!mounted || wrap::unmount(path, false)) return {};
   const Status detached = wrap::unmount(path, true);

@@ -27,7 +27,6 @@ namespace ecfs::setup {
 
 std::string parent_of(const std::string& path);  // of an absolute path
 std::string base_of(const std::string& path);
-std::string size_text(std::uint64_t bytes);  // "1.2 GiB"
 
 // Undo runs what it was told, in reverse, unless it is told to forget.
 class Undo {

@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <map>
 #include <optional>
 #include <vector>
@@ -23,23 +22,10 @@ namespace {
 
 constexpr int kUserMs = 30000;  // for all mounts of one user, on the way to sleep
 
-// Whose server answers for a mount: the kernel keeps it among the options of the filesystem.
-std::optional<uid_t> owner_of(const wrap::MountEntry& mount) {
-  constexpr std::string_view kName = ",user_id=";
-  const std::string options = "," + mount.options + ",";
-  const std::size_t at = options.find(kName);
-  if (at == std::string::npos) return {};
-  uid_t uid = 0;
-  const char* const begin = options.data() + at + kName.size();
-  const auto [end, error] = std::from_chars(begin, options.data() + options.size(), uid);
-  if (error != std::errc{} || *end != ',') return {};
-  return uid;
-}
-
 Result<wrap::VolumeId> id_of(const wrap::MountEntry& mount) {
   ECFS_LET(const VolumeRef volume, find_lower(mount.source));
   ECFS_LET(const wrap::VolumeId ecryptfs, wrap::ecryptfs_mount_id(volume.lower_dir.get()));
-  if (const auto owner = owner_of(mount); owner && wrap::mount_state(ecryptfs, *owner)) return ecryptfs;
+  if (const auto owner = wrap::owner_of(mount); owner && wrap::mount_state(ecryptfs, *owner)) return ecryptfs;
   ECFS_LET(const wrap::VolumeStore store, open_store(volume, false));
   return store.header().id;
 }
@@ -55,7 +41,7 @@ Result<std::string> suspend(const wrap::MountEntry& mount) {
   ECFS_LET(const wrap::VolumeId id, id_of(mount));
   // First, so that nothing opens it again without a question.
   if (auto dropped = wrap::drop_token(id); !dropped) warn(dropped.error().what);
-  if (const auto owner = owner_of(mount); owner) {
+  if (const auto owner = wrap::owner_of(mount); owner) {
     const auto state = wrap::mount_state(id, *owner);
     for (const auto& signature : state ? state->signatures : std::vector<wrap::EcryptfsSignature>()) {
       if (auto dropped = wrap::drop_ecryptfs_token(signature); !dropped) warn(dropped.error().what);
@@ -64,7 +50,7 @@ Result<std::string> suspend(const wrap::MountEntry& mount) {
   const Status unmounted = unmount_volume(mount.mountpoint, false);
   if (unmounted) return shown + " is locked";
   if (unmounted.error().code != Code::kBusy) return unmounted.error();
-  const std::optional<uid_t> owner = owner_of(mount);
+  const std::optional<uid_t> owner = wrap::owner_of(mount);
   if (!owner) return Error{Code::kUnsupported, 0, shown + ": it cannot be said whose mount it is"};
   write_back(mount.mountpoint);
   if (auto done = wrap::suspend_mounts(id, *owner); !done) return with_context(std::move(done).error(), shown);
@@ -75,7 +61,7 @@ Result<std::string> suspend(const wrap::MountEntry& mount) {
 
 Result<std::vector<wrap::MountEntry>> mounts_by(uid_t uid) {
   ECFS_LET(std::vector<wrap::MountEntry> all, wrap::mounts());
-  std::erase_if(all, [&](const wrap::MountEntry& m) { return m.fstype != "fuse.ecfs" || owner_of(m) != uid; });
+  std::erase_if(all, [&](const wrap::MountEntry& m) { return m.fstype != "fuse.ecfs" || wrap::owner_of(m) != uid; });
   return all;
 }
 
@@ -116,7 +102,7 @@ Result<int> suspend_all() {
   if (geteuid() == 0) {
     ECFS_LET(const std::vector<wrap::MountEntry> all, wrap::mounts());
     for (const wrap::MountEntry& mount : all) {
-      const auto owner = owner_of(mount);
+      const auto owner = wrap::owner_of(mount);
       if (mount.fstype == "fuse.ecfs" && owner && std::find(users.begin(), users.end(), *owner) == users.end()) {
         users.push_back(*owner);
       }

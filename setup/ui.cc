@@ -358,4 +358,12 @@ void Progress::draw() {
   (void)write_all(STDERR_FILENO, as_bytes("\r" + line + rest));
 }
 
+std::string size_text(std::uint64_t bytes) {
+  constexpr double kUnit = 1024.0;
+  const auto value = static_cast<double>(bytes);
+  if (value < kUnit * kUnit) return fmt::format("{:.0f} KiB", value / kUnit);
+  if (value < kUnit * kUnit * kUnit) return fmt::format("{:.1f} MiB", value / (kUnit * kUnit));
+  return fmt::format("{:.1f} GiB", value / (kUnit * kUnit * kUnit));
+}
+
 }  // namespace ecfs::setup

@@ -37,6 +37,8 @@ Result<Secret> read_secret(const SecretSource& source, std::string_view prompt);
 // read_new_secret asks twice on a terminal (three tries); from a source it reads one line.
 Result<Secret> read_new_secret(const SecretSource& source, std::string_view prompt);
 
+std::string size_text(std::uint64_t bytes);  // "1.2 GiB"
+
 // ask_yes asks a yes/no question; without a terminal it gives `otherwise`.
 Result<bool> ask_yes(std::string_view question, bool otherwise);
 

@@ -398,6 +398,18 @@ Result<std::optional<MountEntry>> mount_at(const std::string& path) {
   return found;
 }
 
+std::optional<uid_t> owner_of(const MountEntry& mount) {
+  constexpr std::string_view kName = ",user_id=";
+  const std::string options = "," + mount.options + ",";
+  const std::size_t at = options.find(kName);
+  if (at == std::string::npos) return {};
+  uid_t uid = 0;
+  const char* const begin = options.data() + at + kName.size();
+  const auto [end, error] = std::from_chars(begin, options.data() + options.size(), uid);
+  if (error != std::errc{} || *end != ',') return {};
+  return uid;
+}
+
 Result<std::optional<MountEntry>> ecfs_mount_at(const std::string& path) {
   ECFS_LET(std::optional<MountEntry> entry, mount_at(path));
   if (entry && entry->fstype != "fuse.ecfs") entry.reset();

@@ -97,6 +97,8 @@ Result<std::vector<MountEntry>> mounts();
 Result<std::optional<MountEntry>> mount_at(const std::string& path);
 // ecfs_mount_at is mount_at where the type is fuse.ecfs.
 Result<std::optional<MountEntry>> ecfs_mount_at(const std::string& path);
+// owner_of gives the user that a FUSE mount is for: user_id= of its options, which is the kernel's word.
+std::optional<uid_t> owner_of(const MountEntry& mount);
 // is_dead says whether the server of a mount is gone (ENOTCONN). Only the mount's own user can tell: others get EACCES
 // either way.
 bool is_dead(const std::string& mountpoint);

@@ -6,9 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
-#include <climits>
 #include <cstdio>
 #include <ctime>
 
@@ -24,12 +22,9 @@ constexpr mode_t kMode = 0600;
 
 // The path of a file in an open directory, for messages only.
 std::string shown(int dir, const std::string& name) {
-  std::array<char, PATH_MAX> path{};
-  const std::string link = "/proc/self/fd/" + std::to_string(dir);
-  const ssize_t len = readlink(link.c_str(), path.data(), path.size());
-  if (len <= 0 || path[0] != '/') return name;
-  const std::string parent(path.data(), static_cast<std::size_t>(len));
-  return name.empty() ? parent : parent + "/" + name;
+  const auto parent = path_of_directory(dir);
+  if (!parent || !parent->starts_with('/')) return name;
+  return name.empty() ? *parent : *parent + "/" + name;
 }
 
 // Is every slot of `a` in `b`, bit for bit?

@@ -115,8 +115,7 @@ Result<Attached> attach_volume(const Identity& who, OpenVolume volume, const std
 }
 
 bool is_mount_of(const wrap::MountEntry& entry, uid_t uid) {
-  if (entry.fstype != "fuse.ecfs") return false;
-  return ("," + entry.options + ",").find(",user_id=" + std::to_string(uid) + ",") != std::string::npos;
+  return entry.fstype == "fuse.ecfs" && wrap::owner_of(entry) == uid;
 }
 
 Status detach_mount(const wrap::MountEntry& entry, bool lazy) {

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cerrno>
+#include <climits>
 #include <cstdio>
 #include <string_view>
 
@@ -169,6 +170,13 @@ Result<Fd> make_directory(int dirfd, const std::string& name, mode_t mode) {
   if (st.st_uid != geteuid()) return Error{Code::kDenied, 0, name + " belongs to another user"};
   if (made && fchmod(fd.get(), mode) != 0) return system_error(errno, "set the mode of " + name);
   return fd;
+}
+
+Result<std::string> path_of_directory(int dir) {
+  std::array<char, PATH_MAX> path{};
+  const ssize_t n = readlink(("/proc/self/fd/" + std::to_string(dir)).c_str(), path.data(), path.size());
+  if (n <= 0 || static_cast<std::size_t>(n) >= path.size()) return system_error(n < 0 ? errno : ENAMETOOLONG, "/proc");
+  return std::string(path.data(), static_cast<std::size_t>(n));
 }
 
 Result<std::vector<std::string>> list_directory(int dir, std::size_t most) {

@@ -57,6 +57,10 @@ Status replace_file(int dirfd, const std::string& name, ByteView bytes, mode_t m
 // make_directory makes `name` with exactly `mode`, or finds it: then it must be a directory (not a link) of ours.
 Result<Fd> make_directory(int dirfd, const std::string& name, mode_t mode);
 
+// path_of_directory tells where an open directory is now, without symbolic links; for messages, and for what takes a
+// path only.
+Result<std::string> path_of_directory(int dir);
+
 // list_directory gives the names in a directory, without "." and ".."; at most `most` of them.
 Result<std::vector<std::string>> list_directory(int dir, std::size_t most = SIZE_MAX);
 
