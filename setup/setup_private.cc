@@ -531,6 +531,7 @@ Result<int> make(const Options& o, Plan& plan, Stage& stage) {
   } else {
     print_end(plan, o);
   }
+  tell_swap();
   return kept == 0 ? 0 : 1;
 }
 
@@ -594,7 +595,6 @@ Result<int> run(const Options& o) {
   ECFS_TRY(check_space(parent_of(plan.profile.lower), plan.move ? &plan.survey : nullptr));
   if (!o.no_recovery) ECFS_TRY(check_recovery_options(o.recovery));
   tell_encrypted_home(plan);
-  tell_swap();
   if (!o.json) explain(plan, o);
   if (!o.yes) {
     ECFS_LET(const bool go_on, ask_yes("Go on?", true));
