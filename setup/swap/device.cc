@@ -274,6 +274,24 @@ Status unmap_device(const std::string& name) {
   return {};
 }
 
+namespace {
+
+// look_again has udev look at a device that it saw when it was empty. It looks again by itself when somebody has
+// written to a device that it watches, which it may not have begun to by now; and systemd waits for a dm-crypt device
+// until udev has seen what is on it. Where there is no udev, or no sysfs, nobody waits.
+void look_again(const std::string& path) {
+  struct stat st {};
+  if (stat(path.c_str(), &st) != 0 || !S_ISBLK(st.st_mode)) return;
+  const std::string event =
+      "/sys/dev/block/" + std::to_string(major(st.st_rdev)) + ":" + std::to_string(minor(st.st_rdev)) + "/uevent";
+  const Fd fd(open(event.c_str(), O_WRONLY | O_CLOEXEC));
+  constexpr std::string_view kChange = "change";
+  if (fd) [[maybe_unused]]
+    const ssize_t told = write(fd.get(), kChange.data(), kChange.size());
+}
+
+}  // namespace
+
 Status make_swap(const std::string& path, const std::string& name, const std::string& cipher, unsigned sector_bytes) {
   const std::string mapped = mapper_path(name);
   for (int i = 0; i < kTries; ++i) {
@@ -294,7 +312,10 @@ Status make_swap(const std::string& path, const std::string& name, const std::st
     }
     ECFS_LET(const Fd below, open_device(path, Use::kRead));
     ECFS_LET(const std::vector<std::string> seen, signatures(below.get(), path));
-    if (seen.empty()) return {};
+    if (seen.empty()) {
+      look_again(mapped);
+      return {};
+    }
     ECFS_TRY(unmap_device(name));
     ECFS_TRY(map_device(path, name, cipher, sector_bytes));
   }

@@ -306,7 +306,7 @@ int run(const std::vector<std::string>& args) {
   } else if (parsed.command == set) {
     done = options.undo ? run_undo(options) : run_setup(options);
   } else {
-    constexpr int kWaitMs = 10000;  // for a disk that the kernel has not found yet
+    constexpr int kWaitMs = 30000;  // for a disk that the kernel has not found yet
     const Status ended = is_name(name) ? parsed.command == start ? set_up(name, kWaitMs) : take_down(name)
                                        : Status(Error{Code::kInvalid, 0, name + " is not a name of ours"});
     if (!ended) done = ended.error();

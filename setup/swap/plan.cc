@@ -99,7 +99,7 @@ bool means_device(const Facts& facts, const std::string& spec) { return !spec.em
 std::string crypttab_line(const std::string& name, const std::string& stable, const std::string& cipher,
                           unsigned sector_bytes) {
   return fmt::format(
-      "{} {} /dev/urandom plain,swap,cipher={},size=512,sector-size={},nofail,x-systemd.device-timeout=10s", name,
+      "{} {} /dev/urandom plain,swap,cipher={},size=512,sector-size={},nofail,x-systemd.device-timeout=30s", name,
       stable, cipher, sector_bytes);
 }
 

@@ -11,7 +11,7 @@ constexpr std::string_view kInsteadOf = "instead of: ";
 constexpr std::string_view kWithout = "without: ";
 constexpr std::string_view kAdded = "added:";
 constexpr const char* kNofail = "nofail";
-constexpr const char* kTimeout = "x-systemd.device-timeout=10s";
+constexpr const char* kTimeout = "x-systemd.device-timeout=30s";
 
 std::string mark(const std::string& name) { return "# ecfs setup-swap, " + name + ", "; }
 

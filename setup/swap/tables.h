@@ -4,7 +4,7 @@
 // A change is marked by a comment in front of it, which holds the line that stood there before:
 //
 //     # ecfs setup-swap, ecfs_swap1, instead of: UUID=1c7e… none swap sw 0 0
-//     /dev/mapper/ecfs_swap1 none swap sw,nofail,x-systemd.device-timeout=10s 0 0
+//     /dev/mapper/ecfs_swap1 none swap sw,nofail,x-systemd.device-timeout=30s 0 0
 //
 // "without" instead of "instead of" has no line behind it, "added" has one that replaces nothing. So a file that was
 // edited since by somebody else is put right again as well. Pure functions; the text is hostile; safe from any thread.
@@ -69,7 +69,7 @@ std::vector<CryptEntry> crypttab_entries(std::string_view text);
 using Means = std::function<bool(const std::string& spec)>;
 
 // guard_fstab has a missing device not hold up a boot: lines about it get the options nofail and
-// x-systemd.device-timeout=10s. No such line: the text is the same.
+// x-systemd.device-timeout=30s. No such line: the text is the same.
 std::string guard_fstab(std::string_view text, const std::string& name, const Means& means);
 
 // replace_fstab puts /dev/mapper/NAME in the place of the first line about the device, and takes the others out. Its

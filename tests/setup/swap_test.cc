@@ -87,11 +87,11 @@ TEST(SwapTables, FstabOfEachDistributionKeepsItsCommentsAndOrder) {
     std::size_t changed;
   };
   const std::vector<Case> cases = {
-      {"debian.fstab", "/dev/mapper/ecfs_swap1 none swap sw,pri=7,nofail,x-systemd.device-timeout=10s 0 0\n", 1},
-      {"ubuntu.fstab", "/dev/mapper/ecfs_swap1 none swap sw,pri=5,nofail,x-systemd.device-timeout=10s 0 0\n", 1},
-      {"mint.fstab", "/dev/mapper/ecfs_swap1 none swap defaults,pri=7,nofail,x-systemd.device-timeout=10s 0 0\n", 1},
+      {"debian.fstab", "/dev/mapper/ecfs_swap1 none swap sw,pri=7,nofail,x-systemd.device-timeout=30s 0 0\n", 1},
+      {"ubuntu.fstab", "/dev/mapper/ecfs_swap1 none swap sw,pri=5,nofail,x-systemd.device-timeout=30s 0 0\n", 1},
+      {"mint.fstab", "/dev/mapper/ecfs_swap1 none swap defaults,pri=7,nofail,x-systemd.device-timeout=30s 0 0\n", 1},
       {"fedora.fstab", "/dev/mapper/ecfs_swap1 none swap defaults,x-systemd.device-timeout=0,pri=7,nofail 0 0\n", 1},
-      {"hostile.fstab", "/dev/mapper/ecfs_swap1 none swap defaults,pri=7,nofail,x-systemd.device-timeout=10s 0 0\n", 3},
+      {"hostile.fstab", "/dev/mapper/ecfs_swap1 none swap defaults,pri=7,nofail,x-systemd.device-timeout=30s 0 0\n", 3},
   };
   for (const Case& c : cases) {
     const std::string before = vector_file(c.file);
@@ -118,7 +118,7 @@ TEST(SwapTables, WithoutALineInFstabOneIsAdded) {
   const std::string after = replace_fstab(before, kName, kMeans, -2);
   EXPECT_EQ(after, before +
                        "# ecfs setup-swap, ecfs_swap1, added:\n"
-                       "/dev/mapper/ecfs_swap1 none swap sw,nofail,x-systemd.device-timeout=10s 0 0\n");
+                       "/dev/mapper/ecfs_swap1 none swap sw,nofail,x-systemd.device-timeout=30s 0 0\n");
   EXPECT_EQ(without_marks(after, Table::kFstab, kName), before);
 }
 
@@ -161,7 +161,7 @@ TEST(SwapTables, CrypttabOfEachDistribution) {
     EXPECT_TRUE(ours.has("plain") && ours.has("swap") && ours.has("nofail"));
     EXPECT_EQ(ours.option("cipher"), "aes-xts-plain64");
     EXPECT_EQ(ours.option("sector-size"), "4096");
-    EXPECT_EQ(ours.option("x-systemd.device-timeout"), "10s");
+    EXPECT_EQ(ours.option("x-systemd.device-timeout"), "30s");
   }
   const std::string hostile = vector_file("hostile.crypttab");
   const std::string after =
