@@ -89,6 +89,7 @@ void read_lines(std::string_view text, HelperAnswer& answer) {
           if (answer.lines.size() < kMaxLines) answer.lines.push_back(printable(line.substr(1, kMaxLineBytes)));
           break;
         case kTagAsk: answer.ask = true; break;
+        case kTagAskRecovery: answer.ask_recovery = true; break;
         case kTagWrong: answer.wrong = true; break;
         case kTagStale: answer.stale = true; break;
         default: break;

@@ -24,6 +24,7 @@ struct HelperCall {
 struct HelperAnswer {
   std::vector<std::string> lines;  // for the user: printable, at most 16 of at most 500 bytes
   bool ask = false;
+  bool ask_recovery = false;
   bool wrong = false;
   bool stale = false;
   Fd hold;  // close-on-exec, above the standard descriptors

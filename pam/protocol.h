@@ -14,11 +14,12 @@ constexpr int kHelperSocketFd = 3;  // its number in ecfs-login
 constexpr std::size_t kMaxSecretBytes = 4096;
 constexpr std::size_t kMaxAnswerBytes = 16 * 1024;
 
-constexpr char kTagTell = 'T';   // a line for the user
-constexpr char kTagHold = 'H';   // comes with the descriptor that holds the volumes open for this session
-constexpr char kTagAsk = 'A';    // the login password did not open: ask for the old one, or the recovery key
-constexpr char kTagWrong = 'W';  // `check`: the password opens nothing
-constexpr char kTagStale = 'S';  // `mark-stale`: something of the user's was marked
+constexpr char kTagTell = 'T';         // a line for the user
+constexpr char kTagHold = 'H';         // comes with the descriptor that holds the volumes open for this session
+constexpr char kTagAsk = 'A';          // the login password did not open: ask for the old one, or the recovery key
+constexpr char kTagAskRecovery = 'R';  // the TPM gave no key, and nothing else was tried: ask for the recovery key
+constexpr char kTagWrong = 'W';        // `check`: the password opens nothing
+constexpr char kTagStale = 'S';        // `mark-stale`: something of the user's was marked
 
 // Exactly these words are its commands.
 constexpr const char* kCommandOpen = "open";

@@ -172,9 +172,11 @@ Result<int> open_session(pam_handle_t* pamh, const Options& options, bool silent
   if (answer.hold) ECFS_TRY(set_data(pamh, kHoldName, std::make_unique<Hold>(std::move(answer.hold))));
   tell(pamh, silent, answer);
 
-  if (!answer.error && answer.ask && call.first != nullptr && !silent) {
+  const bool ask_old = answer.ask && call.first != nullptr;
+  if (!answer.error && (ask_old || answer.ask_recovery) && !silent) {
     // How long a person takes is no time of ours.
-    ECFS_LET(const Secret typed, ask(pamh, "Old password or recovery key (Enter to skip): "));
+    ECFS_LET(const Secret typed,
+             ask(pamh, ask_old ? "Old password or recovery key (Enter to skip): " : "Recovery key (Enter to skip): "));
     if (typed.empty()) return PAM_IGNORE;
     call.second = &typed;
     call.timeout_ms -= used_ms;

@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <functional>
+#include <memory>
 
 #include "setup/messages.h"
 #include "setup/volume_ref.h"
@@ -127,17 +129,25 @@ Result<wrap::Unlocked> open_a_slot(wrap::VolumeStore& store, const UnlockOptions
   }
 }
 
-Status write_recovery_file(const std::string& path, const Secret& text) {
-  Fd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0400));
-  if (!fd) return system_error(errno, "make the file for the recovery key, " + path);
+// Gives what removes the file again.
+Result<std::function<void()>> write_recovery_file(const std::string& path, const Secret& text) {
+  const std::string what = "make the file for the recovery key, " + path;
+  const std::size_t slash = path.rfind('/');
+  const std::string name = slash == std::string::npos ? path : path.substr(slash + 1);
+  auto dir = open_directory(AT_FDCWD, slash == std::string::npos ? "." : path.substr(0, slash + 1));
+  if (!dir) return with_context(std::move(dir).error(), what);
+  const auto directory = std::make_shared<Fd>(*std::move(dir));
+  const std::function<void()> remove = [directory, name] { unlinkat(directory->get(), name.c_str(), 0); };
+  const Fd fd(openat(directory->get(), name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0400));
+  if (!fd) return system_error(errno, what);
   Status done = write_all(fd.get(), text.reveal());
   if (done) done = write_all(fd.get(), as_bytes("\n"));
   if (done) done = sync_fd(fd.get(), path);
   if (!done) {
-    unlink(path.c_str());
+    remove();
     return with_context(std::move(done).error(), path);
   }
-  return {};
+  return remove;
 }
 
 Status show_and_confirm(const wrap::RecoveryKey& key, const Secret& text, bool qr, const std::string& shown) {
@@ -285,7 +295,9 @@ Status check_recovery_options(const RecoveryOptions& options) {
   return {};
 }
 
-Result<wrap::RecoveryKey> make_recovery_key(const RecoveryOptions& options, const std::string& shown) {
+Result<wrap::RecoveryKey> make_recovery_key(const RecoveryOptions& options, const std::string& shown,
+                                            std::function<void()>* take_back) {
+  if (take_back != nullptr) *take_back = [] {};
   ECFS_LET(wrap::RecoveryKey key, wrap::RecoveryKey::generate());
   ECFS_LET(const Secret text, key.text());
   if (options.fd >= 0) {
@@ -294,7 +306,8 @@ Result<wrap::RecoveryKey> make_recovery_key(const RecoveryOptions& options, cons
     }
     ECFS_TRY(write_all(options.fd, as_bytes("\n")));
   } else if (!options.file.empty()) {
-    ECFS_TRY(write_recovery_file(options.file, text));
+    ECFS_LET(const std::function<void()> remove, write_recovery_file(options.file, text));
+    if (take_back != nullptr) *take_back = remove;
   } else {
     ECFS_TRY(show_and_confirm(key, text, options.qr, shown));
   }

@@ -1,6 +1,7 @@
 // Opening a volume's slots with what the person has, and making new slots. The only place that asks for passphrases.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -61,8 +62,10 @@ void add_recovery_options(CommandLine command, RecoveryOptions& options);
 // check_recovery_options finds out before anything is made whether the key can be handed over.
 Status check_recovery_options(const RecoveryOptions& options);
 // make_recovery_key makes a key and hands it over; it is in use only once the person proved to have it (terminal), or
-// it is written (descriptor, file). A file is made new, 0400, never through a link.
-Result<wrap::RecoveryKey> make_recovery_key(const RecoveryOptions& options, const std::string& shown);
+// it is written (descriptor, file). A file is made new, 0400, never through a link. `take_back`, where it is given,
+// becomes what removes that file, in the directory where it was made, whatever its path leads to by then.
+Result<wrap::RecoveryKey> make_recovery_key(const RecoveryOptions& options, const std::string& shown,
+                                            std::function<void()>* take_back = nullptr);
 
 // choose_passphrase reads a new passphrase and judges it. A weak one is explained: on a terminal the person decides,
 // elsewhere it is refused (kInvalid) unless `allow_weak`.

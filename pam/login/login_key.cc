@@ -165,6 +165,11 @@ Secret LoginKey::take(wrap::Unlocked unlocked) {
   return std::move(unlocked.key);
 }
 
+Error LoginKey::only_tpm_tried(Error error) const {
+  if (has(*store_, wrap::SlotType::kRecovery)) error.sys_errno = kOnlyTpmTried;
+  return error;
+}
+
 Result<Secret> LoginKey::open(const Secret& password, bool stale) {
   if (store_) {
     std::optional<Error> trouble;
@@ -176,7 +181,9 @@ Result<Secret> LoginKey::open(const Secret& password, bool stale) {
       trouble = std::move(unlocked).error();
     }
     by_password_ = true;
-    if (password.empty()) return trouble ? *std::move(trouble) : Error{Code::kNoKey, 0, "there is no login password"};
+    if (password.empty()) {
+      return trouble ? only_tpm_tried(*std::move(trouble)) : Error{Code::kNoKey, 0, "there is no login password"};
+    }
     auto unlocked = store_->unlock_with_passphrase(password);
     if (unlocked) return take(*std::move(unlocked));
     if (unlocked.error().code != Code::kWrongKey && unlocked.error().code != Code::kNotFound) {
@@ -186,8 +193,11 @@ Result<Secret> LoginKey::open(const Secret& password, bool stale) {
       if (stale) return Error{Code::kWrongKey, 0, "the login password was changed without it"};
       unlocked = store_->unlock_with_tpm2(*tpm_, &password);
       if (unlocked) return take(*std::move(unlocked));
+      if (unlocked.error().code != Code::kWrongKey && !has(*store_, wrap::SlotType::kPassword)) {
+        return only_tpm_tried(std::move(unlocked).error());
+      }
     }
-    if (unlocked.error().code == Code::kNotFound && trouble) return *std::move(trouble);
+    if (unlocked.error().code == Code::kNotFound && trouble) return only_tpm_tried(*std::move(trouble));
     return std::move(unlocked).error();
   }
   by_password_ = true;
@@ -216,6 +226,16 @@ Result<Secret> LoginKey::open_otherwise(const Secret& other, const Secret& login
   if (!wrap::private_keys(volume_->profile, other, salt_)) return wrong();
   ECFS_TRY(wrap::write_wrapped_passphrase(dir, wrap::kWrappedPassphraseName, other, login));
   return other.clone();
+}
+
+Result<Secret> LoginKey::open_by_recovery(const Secret& typed) {
+  const Error wrong_key{Code::kWrongKey, 0, "that is not its recovery key"};
+  if (!store_) return wrong_key;
+  const auto key = wrap::RecoveryKey::parse(typed.reveal());
+  if (!key) return wrong_key;
+  auto unlocked = store_->unlock_with_recovery(*key);
+  if (unlocked) return take(*std::move(unlocked));
+  return unlocked.error().code == Code::kNotFound ? wrong_key : std::move(unlocked).error();
 }
 
 Status LoginKey::change(const Secret& old_password, const Secret& new_password) {

@@ -25,11 +25,13 @@ class LoginKey {
   // open gives the secret of the volume: kWrongKey if the password does not fit, kNotFound if it is not present().
   // First come slots that the TPM opens by itself, then what the password alone opens, then the TPM with the password,
   // unless that is known to be `stale`: each wrong one is a try less. `password` may be empty: kNoKey if the TPM does
-  // not open.
+  // not open. kOnlyTpmTried (volumes.h) is marked.
   Result<Secret> open(const Secret& password, bool stale = false);
   // open_otherwise takes an old password, a recovery key or (ecryptfs-utils) the mount passphrase, and makes the login
   // password open the volume from now on: `rewrapped`. It does not if the TPM is needed for that and refuses.
   Result<Secret> open_otherwise(const Secret& other, const Secret& login, bool& rewrapped);
+  // open_by_recovery takes a recovery key, and changes nothing. kWrongKey if it is none of the volume's.
+  Result<Secret> open_by_recovery(const Secret& typed);
   // change puts the new password in the place of the old one. That the new one opens already is success.
   Status change(const Secret& old_password, const Secret& new_password);
 
@@ -48,6 +50,7 @@ class LoginKey {
   LoginKey(const wrap::OpenProfile& volume, const wrap::EcryptfsSalt& salt, LoginTpm tpm)
       : volume_(&volume), salt_(salt), tpm_(tpm.tpm), reseal_(tpm.reseal) {}
   [[nodiscard]] bool ecryptfs() const { return volume_->profile.format == wrap::kEcryptfsFormat; }
+  [[nodiscard]] Error only_tpm_tried(Error error) const;
   // take notes which slot it was, and gives the secret.
   Secret take(wrap::Unlocked unlocked);
   [[nodiscard]] Result<std::vector<wrap::EcryptfsKey>> keys(const Secret& secret) const;

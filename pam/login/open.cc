@@ -166,20 +166,22 @@ Result<int> run_open(const Request& request, const wrap::Config& config, Channel
 
   auto tpm = start_tpm2(volumes, config, deadline);
   bool wrong_password = false;
+  bool only_tpm = false;
   for (const VolumeInfo& volume : volumes) {
     if (!volume.auto_mount) continue;
     const Status done = bring_up(request, who, volume, dir.get(),
                                  {tpm && volume.tpm2 ? &*tpm : nullptr, config.tpm_reseal}, channel, deadline);
     if (done) continue;
     wrong_password = wrong_password || done.error().code == Code::kWrongKey;
+    only_tpm = only_tpm || done.error().sys_errno == kOnlyTpmTried;
     explain(request, volume, done.error(), channel);
     (void)wrap::save_refusal(dir.get(), volume.name, done.error().what);
   }
   const auto& services = config.ask_services;
-  if (wrong_password && request.second.empty() &&
-      std::find(services.begin(), services.end(), request.service) != services.end()) {
-    channel.mark(kTagAsk);
-  }
+  const bool asks =
+      request.second.empty() && std::find(services.begin(), services.end(), request.service) != services.end();
+  if (asks && wrong_password) channel.mark(kTagAsk);
+  if (asks && only_tpm) channel.mark(kTagAskRecovery);
   return 0;
 }
 

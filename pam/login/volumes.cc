@@ -111,7 +111,10 @@ Result<Secret> open_locked(LoginKey& key, const wrap::OpenProfile& volume, const
   // Of what the user typed besides, a recovery key opens whatever the TPM has against the login password.
   const bool wrong = secret.error().code == Code::kWrongKey;
   if (!wrong && other.empty()) return secret;
-  if (!other.empty()) secret = key.open_otherwise(other, login, rewrapped);
+  if (!other.empty()) {
+    const bool only_tpm = secret.error().sys_errno == kOnlyTpmTried;
+    secret = only_tpm ? key.open_by_recovery(other) : key.open_otherwise(other, login, rewrapped);
+  }
   if (!secret) {
     if (wrong && no_password_fits(secret.error())) (void)wrap::set_stale_mark(volume, true);
     return secret;

@@ -2,6 +2,7 @@
 // that user (run_as), with a limit; what such a child answers is data from that user.
 #pragma once
 
+#include <cerrno>
 #include <optional>
 #include <string>
 #include <vector>
@@ -59,9 +60,14 @@ struct LoginTpm {
   bool reseal = false;        // slots that it would not open any more are bound anew, once the volume is open
 };
 
+// sys_errno of open_volume: what was tried is keys in the TPM alone, which it did not give, and there is a recovery
+// key.
+constexpr int kOnlyTpmTried = EKEYREVOKED;
+
 // open_volume opens one volume and checks that it can be mounted. `other` (may be empty) is an old password or a
-// recovery key; where the login password does not open the volume and `other` does, the slot is wrapped anew.
-// kNoKey: there is no login password. kWrongKey: it opens nothing (and the volume is marked stale).
+// recovery key; where the login password does not open the volume and `other` does, the slot is wrapped anew. Where it
+// was the TPM that refused, the recovery key opens it this once: binding it anew is what LoginTpm::reseal says. kNoKey:
+// there is no login password. kWrongKey: it opens nothing (and the volume is marked stale).
 Result<OpenVolume> open_volume(const Identity& who, const std::string& name, const Secret& login, const Secret& other,
                                LoginTpm tpm, const Deadline& deadline);
 

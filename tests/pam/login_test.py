@@ -5,6 +5,7 @@ import ctypes
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import stat
@@ -554,6 +555,13 @@ class Login(LoginCase):
         self.assert_locked_soon(bob)
         done = self.as_user(bob, f"ECFS_LIBEXEC={harness.PROGRAMS} {harness.PROGRAMS}/ecfs mount-private --passphrase-fd 0", input="another-password\n")
         self.assertEqual(done.returncode, 0, done.stderr)
+        # What an ended watcher left behind names a device that was given out again.
+        stale = f"/run/ecfs/{self.uid(self.user())}"
+        os.mkdir(stale)
+        self.addCleanup(shutil.rmtree, stale)
+        device = next(line.split()[2] for line in open("/proc/self/mountinfo") if line.split()[4] == f"/home/{bob}/Private")
+        with open(stale + "/mount-Private", "w") as record:
+            record.write("%d 1 %s 1 1 0\n" % (2 ** 22 - 1, device.replace(":", " ")))
         self.assertIn(f"  (by hand): open at /home/{bob}/Private", status().stdout)
         subprocess.check_call(["umount", f"/home/{bob}/Private"])
         session.logout()

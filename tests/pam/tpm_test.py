@@ -18,6 +18,7 @@ harness.enter(sys.argv)
 
 TOOL = f"ECFS_LIBEXEC={harness.PROGRAMS} {harness.PROGRAMS}/ecfs"
 QUICK = "--kdf-memory 19 --kdf-time 2"
+QUESTION = "Recovery key (Enter to skip): "
 
 
 class Tpm:
@@ -165,6 +166,89 @@ class TpmLogin(LoginCase):
         self.assertEqual(done.returncode, 0, done.stdout)
         self.assert_open(user)
         self.tpm.start()
+
+    def asking_service(self):
+        harness.write_service("ecfs-test-screen")
+        harness.write_config(tpm_tcti=self.tpm.tcti, ask_services="ecfs-test-screen")
+        return "ecfs-test-screen"
+
+    def test_the_recovery_key_is_asked_for_where_only_the_tpm_was_tried(self):
+        user = self.user()
+        recovery, _ = self.volume(user)
+        self.only_with_tpm(user)
+        service = self.asking_service()
+        self.tpm.stop()
+        broken = recovery[:-1] + ("0" if recovery[-1] != "0" else "1")
+        for answer in ("", "first-password", broken, recovery.lower().replace("-", " ")):
+            session = self.session(user, service)
+            self.assertEqual(session.login("first-password", answer), PAM_SUCCESS, LOG)
+            self.assertEqual(session.questions, ["Password: ", QUESTION])  # once
+            self.assertIn("Private stays locked: no TPM answers", session.info[0])
+            if "-" in answer:
+                self.assertEqual(session.info[1:], ["ecfs: that does not open Private either. Try again with: ecfs mount-private"])
+            if " " not in answer:
+                self.assertEqual(self.mounts(user), [])
+                session.logout()
+        self.assertEqual(len(session.info), 1, session.info)
+        self.assert_open(user)
+        session.logout()
+        self.assert_locked_soon(user)
+        # Nothing was wrapped anew: with its TPM the password opens it as before, and elsewhere nobody is asked.
+        self.assertFalse(self.stale(user))
+        self.assertEqual(self.num_slots(user), 2)
+        session = self.open(user)
+        self.assertEqual((session.questions, self.mounts(user)), (["Password: "], []))
+        session.logout()
+        self.tpm.start()
+        session = self.open(user, service=service)
+        self.assertEqual((session.questions, session.info), (["Password: "], []))
+        self.assert_open(user)
+
+    def test_the_recovery_key_binds_nothing_to_a_changed_boot_state(self):
+        user = self.user()
+        recovery, _ = self.volume(user)
+        self.bind(user, "--with-password", "--pcrs 7")
+        self.ecfs(user, "key remove --passphrase-fd 0 Private password", "first-password")
+        service = self.asking_service()
+        self.tpm.extend(7)
+        for _ in range(2):
+            session = self.session(user, service)
+            self.assertEqual(session.login("first-password", recovery), PAM_SUCCESS)
+            self.assertEqual(session.questions, ["Password: ", QUESTION])
+            self.assertIn("PCR 7 changed", session.info[0])
+            self.assert_open(user)
+            session.logout()
+            self.assert_locked_soon(user)
+
+    def test_the_recovery_key_is_asked_for_in_a_login_without_a_password(self):
+        user = self.user()
+        recovery, _ = self.volume(user)
+        self.bind(user)
+        service = self.asking_service()
+        self.tpm.extend(7)
+        session = self.session(user, service)
+        self.assertEqual(session.do("open_session", recovery), PAM_SUCCESS)  # let in by a finger, a card
+        self.assertEqual(session.questions, [QUESTION])
+        self.assert_open(user)
+        session.logout()
+        self.assert_locked_soon(user)
+        self.assertEqual(self.open(user, service=service).questions, ["Password: "])  # which opens it
+        self.assert_open(user)
+
+    def test_a_tpm_that_hangs_leaves_time_for_the_recovery_key(self):
+        user = self.user()
+        recovery, _ = self.volume(user)
+        self.only_with_tpm(user)
+        service = self.asking_service()
+        os.kill(self.tpm.process.pid, signal.SIGSTOP)
+        try:
+            session = self.session(user, service)
+            self.assertEqual(session.login("first-password", recovery), PAM_SUCCESS)
+        finally:
+            os.kill(self.tpm.process.pid, signal.SIGCONT)
+        self.assertEqual(session.questions, ["Password: ", QUESTION])
+        self.assertLess(session.seconds, 15)
+        self.assert_open(user)
 
     def test_failed_logins_cost_no_try(self):
         user = self.user()
