@@ -41,6 +41,7 @@ Command add_stat(CommandLine parent);              // stat.cc
 Command add_find(CommandLine parent);              // find.cc
 Command add_tpm_status(CommandLine parent);        // tpm.cc: tpm status
 std::vector<Command> add_key(CommandLine parent);  // key.cc: key list | add | remove | change | reseal
+Command add_setup_boot(CommandLine parent);        // setup_boot.cc
 Command add_setup_swap(CommandLine parent);        // setup_swap.cc
 // wrapped_passphrase.cc: wrap-passphrase | unwrap-passphrase | rewrap-passphrase | add-passphrase |
 // insert-wrapped-passphrase-into-keyring

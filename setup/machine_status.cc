@@ -47,9 +47,11 @@ json describe(const wrap::MountEntry& mount) {
 }
 
 // Takes the record's mount out of `mounts`; what is left at the end was mounted by hand. Nothing if all of it is gone.
-std::optional<json> describe(const wrap::MountRecord& record, std::vector<wrap::MountEntry>& mounts) {
+// A record that nobody removed may name a device that is another user's mount by now.
+std::optional<json> describe(const wrap::MountRecord& record, uid_t uid, std::vector<wrap::MountEntry>& mounts) {
   const auto mount = std::find_if(mounts.begin(), mounts.end(), [&](const wrap::MountEntry& entry) {
-    return entry.device_major == record.device_major && entry.device_minor == record.device_minor;
+    return entry.device_major == record.device_major && entry.device_minor == record.device_minor &&
+           wrap::owner_of(entry) == uid;
   });
   const bool served = start_time_of(record.server) == record.started;
   if (mount == mounts.end() && !served) return {};
@@ -126,7 +128,7 @@ Result<int> print_machine_status(bool as_json) {
       const auto dir = uid ? open_directory(root->get(), name) : Result<Fd>(Error{});
       if (!dir) continue;
       for (const wrap::MountRecord& record : wrap::load_records(dir->get())) {
-        if (auto entry = describe(record, mounts)) of(*uid).push_back(*std::move(entry));
+        if (auto entry = describe(record, *uid, mounts)) of(*uid).push_back(*std::move(entry));
       }
       for (const wrap::Refusal& refusal : wrap::load_refusals(dir->get())) {
         of(*uid).push_back({{"name", refusal.name},

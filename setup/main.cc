@@ -69,6 +69,7 @@ int run(const std::vector<std::string>& args) {
   commands.push_back(add_fsck(top));
   commands.push_back(add_stat(top));
   commands.push_back(add_find(top));
+  commands.push_back(add_setup_boot(top));
   commands.push_back(add_setup_swap(top));
   for (Command& command : add_wrapped_passphrase(top)) commands.push_back(std::move(command));
 

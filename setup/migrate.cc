@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cctype>
 #include <cerrno>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -64,24 +63,6 @@ struct Options {
   CostOptions cost;
   RecoveryOptions recovery;
 };
-
-// A path as a shell takes it.
-std::string shell_word(const std::string& path) {
-  const bool plain = std::all_of(path.begin(), path.end(), [](char c) {
-    return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
-           std::string_view("/._-+,:@%").find(c) != std::string_view::npos;
-  });
-  if (plain && !path.starts_with('-')) return path;
-  std::string word = path.starts_with('-') ? "'./" : "'";
-  for (const char c : path) {
-    if (c == '\'') {
-      word += "'\\''";
-    } else {
-      word += c;
-    }
-  }
-  return word + "'";
-}
 
 // ---- the marker
 

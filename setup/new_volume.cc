@@ -74,10 +74,8 @@ Status NewVolume::add_password(std::string_view label, const Secret& passphrase,
   return {};
 }
 
-Status NewVolume::add_tpm2(std::string_view label, wrap::Tpm2& tpm, wrap::PcrSet pcrs, const Secret& passphrase,
-                           const wrap::Argon2Cost& cost) {
-  ECFS_LET(wrap::Slot slot,
-           wrap::make_tpm2_slot(header.id, area.unused_id(), label, key, {&tpm, pcrs, &passphrase, cost}));
+Status NewVolume::add_tpm2(std::string_view label, const wrap::Tpm2Lock& lock) {
+  ECFS_LET(wrap::Slot slot, wrap::make_tpm2_slot(header.id, area.unused_id(), label, key, lock));
   area.slots.push_back(std::move(slot));
   return {};
 }

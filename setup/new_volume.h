@@ -31,9 +31,8 @@ struct NewVolume {
   wrap::SlotArea area;
 
   Status add_password(std::string_view label, const Secret& passphrase, const wrap::Argon2Cost& cost);
-  // add_tpm2 adds a key of type tpm2+password.
-  Status add_tpm2(std::string_view label, wrap::Tpm2& tpm, wrap::PcrSet pcrs, const Secret& passphrase,
-                  const wrap::Argon2Cost& cost);
+  // add_tpm2 adds a key of type tpm2 or, with a passphrase, tpm2+password.
+  Status add_tpm2(std::string_view label, const wrap::Tpm2Lock& lock);
   Status add_recovery(std::string_view label, const wrap::RecoveryKey& recovery);
 };
 // begin_volume draws id and key. Names are as long as the filesystem of `lower_dir` takes them, unless the options say.

@@ -167,7 +167,7 @@ Status Staging::clear(int profile_dir) {
 Result<Secret> make_volume(VolumeRef& volume, const VolumeOptions& options, NewKeys& keys) {
   ECFS_LET(NewVolume fresh, begin_volume(options, volume.lower_dir.get()));
   if (keys.tpm) {
-    ECFS_TRY(fresh.add_tpm2("login", *keys.tpm, keys.pcrs, keys.passphrase, keys.cost));
+    ECFS_TRY(fresh.add_tpm2("login", {&*keys.tpm, keys.pcrs, &keys.passphrase, keys.cost}));
   } else {
     ECFS_TRY(fresh.add_password("login", keys.passphrase, keys.cost));
   }

@@ -47,6 +47,7 @@ struct Options {
   bool allow_weak = false;
   bool json = false;
   bool tpm2 = false;
+  bool no_tpm2 = false;
   std::string pcrs = "none";
   bool whole_home = false;
   bool remove_original = false;
@@ -496,9 +497,10 @@ Result<int> make(const Options& o, Plan& plan, Stage& stage) {
   warn_about_lower(volume.lower_dir.get(), plan.profile.lower);
 
   if (!o.no_recovery) {
-    ECFS_LET(wrap::RecoveryKey recovery, make_recovery_key(o.recovery, o.name));
+    std::function<void()> take_back;
+    ECFS_LET(wrap::RecoveryKey recovery, make_recovery_key(o.recovery, o.name, &take_back));
+    undo.add(take_back);
     keys.recovery.emplace(std::move(recovery));
-    if (!o.recovery.file.empty()) undo.add([&] { unlink(o.recovery.file.c_str()); });
   }
   ECFS_LET(const Secret key, make_volume(volume, o.volume, keys));
   plan.profile.volume_id = volume.profile->profile.volume_id;
@@ -550,6 +552,16 @@ Status check_tpm2(const Options& o) {
   return {};
 }
 
+// Where nothing was said about it, and a person and a TPM that can be used are there: is it to take part?
+Result<bool> ask_tpm2(const Options& o) {
+  if (o.tpm2 || o.no_tpm2 || o.no_recovery || o.yes || o.json || !interactive()) return o.tpm2;
+  auto tpm = start_tpm2(o.unlock.tcti);
+  if (!tpm || !tpm->status({})) return false;
+  say("This computer has a TPM. With it, who has the disk alone cannot try passwords; elsewhere only the recovery key");
+  say("opens the files.");
+  return ask_yes("Is the password to open them together with this TPM only?", false);
+}
+
 Result<int> run_whole_home(const Options& o) {
   if (o.no_auto_mount) return Error{Code::kInvalid, 0, "a whole home has to open at login"};
   if (o.tpm2) return Error{Code::kInvalid, 0, "a whole home gets its key in the TPM later: `ecfs key add tpm2 Home`"};
@@ -570,7 +582,7 @@ Result<int> run_whole_home(const Options& o) {
   return encrypt_home(home);
 }
 
-Result<int> run(const Options& o) {
+Result<int> run(Options o) {
   if (o.whole_home) return run_whole_home(o);
   if (!o.user.empty() || o.remove_original || o.undo) {
     return Error{Code::kInvalid, 0, "--user, --remove-original and --undo go with --whole-home"};
@@ -595,6 +607,7 @@ Result<int> run(const Options& o) {
   ECFS_TRY(check_space(parent_of(plan.profile.lower), plan.move ? &plan.survey : nullptr));
   if (!o.no_recovery) ECFS_TRY(check_recovery_options(o.recovery));
   tell_encrypted_home(plan);
+  ECFS_LET(o.tpm2, ask_tpm2(o));
   if (!o.json) explain(plan, o);
   if (!o.yes) {
     ECFS_LET(const bool go_on, ask_yes("Go on?", true));
@@ -647,7 +660,8 @@ Command add_setup_private(CommandLine parent) {
   add_secret_options(command, o->unlock.source, "the login password");
   command.add_flag("--allow-weak-passphrase", o->allow_weak, "Take a weak password without asking");
   command.add_flag("--no-recovery", o->no_recovery, "No recovery key: with the password lost, all is lost");
-  command.add_flag("--tpm2", o->tpm2, "The login password together with the TPM of this computer");
+  const Option tpm2 = command.add_flag("--tpm2", o->tpm2, "The login password together with the TPM of this computer");
+  command.add_flag("--no-tpm2", o->no_tpm2, "Without it, and without being asked").excludes(tpm2);
   command.add_option("--pcrs", o->pcrs, "Registers of the TPM to bind to, too, as in 7 or 0,2,7").value_name("LIST");
   add_tcti_option(command, o->unlock.tcti);
   add_recovery_options(command, o->recovery);

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <cerrno>
 #include <cstring>
 #include <ctime>
@@ -356,6 +357,23 @@ void Progress::draw() {
   const std::string rest(width_ > line.size() ? width_ - line.size() : 0, ' ');
   width_ = line.size();
   (void)write_all(STDERR_FILENO, as_bytes("\r" + line + rest));
+}
+
+std::string shell_word(const std::string& path) {
+  const bool plain = std::all_of(path.begin(), path.end(), [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
+           std::string_view("/._-+,:@%").find(c) != std::string_view::npos;
+  });
+  if (plain && !path.starts_with('-')) return path;
+  std::string word = path.starts_with('-') ? "'./" : "'";
+  for (const char c : path) {
+    if (c == '\'') {
+      word += "'\\''";
+    } else {
+      word += c;
+    }
+  }
+  return word + "'";
 }
 
 std::string size_text(std::uint64_t bytes) {

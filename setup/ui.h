@@ -38,6 +38,8 @@ Result<Secret> read_secret(const SecretSource& source, std::string_view prompt);
 Result<Secret> read_new_secret(const SecretSource& source, std::string_view prompt);
 
 std::string size_text(std::uint64_t bytes);  // "1.2 GiB"
+// shell_word gives a path as a shell takes it, for a command to be typed.
+std::string shell_word(const std::string& path);
 
 // ask_yes asks a yes/no question; without a terminal it gives `otherwise`.
 Result<bool> ask_yes(std::string_view question, bool otherwise);

@@ -721,9 +721,10 @@ Result<int> make(Home& home, int original, const WholeHomeOptions& o, NewKeys ke
     if (auto back = take_back(home, record); !back) warn(back.error().what);
   });
   if (!o.no_recovery) {
-    ECFS_LET(wrap::RecoveryKey recovery, make_recovery_key(o.recovery, "the home of " + home.who.name));
+    std::function<void()> take_back;
+    ECFS_LET(wrap::RecoveryKey recovery, make_recovery_key(o.recovery, "the home of " + home.who.name, &take_back));
+    undo.add(take_back);
     keys.recovery.emplace(std::move(recovery));
-    if (!o.recovery.file.empty()) undo.add([&] { unlink(o.recovery.file.c_str()); });
   }
   ECFS_TRY(give_base(home));
   ECFS_LET(const Made made, make_inside(home, original, o, keys, survey));

@@ -1,28 +1,11 @@
 #!/bin/bash
 # Keys sealed by a TPM: a real one in software for each state that a TPM can be in, and the words for it.
-vectors=$(readlink -f "$(dirname "$0")")/../vectors/ecryptfs
-. "$(dirname "$0")/lib.sh"
-for program in swtpm tpm2_pcrextend; do
-  command -v "$program" >/dev/null || { echo "skipped: there is no $program (packages swtpm, tpm2-tools)"; exit 77; }
-done
+here=$(readlink -f "$(dirname "$0")")
+vectors=$here/../vectors/ecryptfs
+. "$here/lib.sh"
+. "$here/tpm.sh"
+python3 -c 'import pexpect' 2>/dev/null || { echo "skipped: python3-pexpect is not installed"; exit 77; }
 
-# swtpm_start NAME: a TPM with its own state and socket; its TCTI is then in ECFS_TCTI and TPM2TOOLS_TCTI.
-declare -A swtpms=()
-swtpm_start() {
-  local state=$T/tpm-$1 i
-  mkdir -p "$state/nv"
-  swtpm socket --tpm2 --tpmstate dir="$state/nv" --server type=unixio,path="$state/s" --ctrl type=unixio,path="$state/s.ctrl" \
-    --flags not-need-init,startup-clear >/dev/null 2>&1 3>&- &
-  swtpms[$1]=$!
-  disown $!  # no words of the shell about its end
-  for i in $(seq 100); do [ -S "$state/s" ] && [ -S "$state/s.ctrl" ] && break; sleep 0.05; done
-  chmod 666 "$state/s" "$state/s.ctrl"
-  swtpm_use "$1"
-}
-swtpm_use() { export ECFS_TCTI=swtpm:path=$T/tpm-$1/s TPM2TOOLS_TCTI=swtpm:path=$T/tpm-$1/s TSS2_LOG=all+NONE; }
-swtpm_stop() { kill -KILL "${swtpms[$1]}"; await not kill -0 "${swtpms[$1]}" 2>/dev/null; rm -f "$T/tpm-$1/s" "$T/tpm-$1/s.ctrl"; }
-trap 'for pid in "${swtpms[@]}"; do kill -KILL "$pid" 2>/dev/null; done; cleanup' EXIT
-extend() { tpm2_pcrextend "$1:sha256=$(printf '%064d' 1)"; }
 counted() { ecfs tpm status --json | sed -n 's/.*"failed_tries": \([0-9]*\).*/\1/p'; }
 
 secret p "$PASS"; secret n "$NEW"; secret wrong "nothing of the kind 99"
@@ -199,3 +182,6 @@ a key list Work
 a mount-private Work --passphrase-file "$T/work"; a umount-private Work
 check "without the TPM it takes the recovery key" not alice env ECFS_TCTI="device:$T/none" "$ECFS" mount-private Work --passphrase-file "$T/work"
 a mount-private Work --passphrase-file recovery; a umount-private Work
+echo "# the wizard on a terminal"
+install -m 755 "$here/tpm_terminal.py" "$here/terminal_shell.py" "$T/"
+alice env ECFS_TCTI="$ECFS_TCTI" python3 "$T/tpm_terminal.py"

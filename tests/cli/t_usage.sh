@@ -21,7 +21,7 @@ run ecfs mount --slot keyfile x y
 run ecfs setup-private --move-existing --no-move
 run ecfs setup-private --whole-home --name x
 run ecfs setup-private --whole-home --undo --remove-original
-for command in init mount umount setup-private mount-private umount-private status recover-private adduser-hook migrate bench fsck stat find setup-swap wrap-passphrase unwrap-passphrase rewrap-passphrase add-passphrase insert-wrapped-passphrase-into-keyring key "key list" "key add" "key remove" "key change" "key reseal" tpm "tpm status"; do
+for command in init mount umount setup-private mount-private umount-private status recover-private adduser-hook migrate bench fsck stat find setup-boot setup-swap wrap-passphrase unwrap-passphrase rewrap-passphrase add-passphrase insert-wrapped-passphrase-into-keyring key "key list" "key add" "key remove" "key change" "key reseal" tpm "tpm status"; do
   check "ecfs $command --help shows an example" bash -c "'$ECFS' $command --help | grep -q 'Example'"
 done
 # argv[0]

@@ -11,7 +11,7 @@ has() { for f in "$@"; do [ -e "$root/$f" ] || [ -L "$root/$f" ] || { echo "miss
 has usr/bin/ecfs usr/libexec/ecfs/ecfs-mountd usr/libexec/ecfs/ecfs-login usr/libexec/ecfs/ecfs-tpm2 usr/libexec/ecfs/ecfs-swap \
   "usr/lib/$triplet/security/pam_ecfs.so" usr/share/pam-configs/ecfs etc/ecfs/ecfs.conf usr/sbin/mount.ecfs usr/sbin/mount.fuse.ecfs usr/lib/systemd/system/ecfs-suspend.service usr/lib/systemd/system/ecfs-swap@.service \
   usr/share/bash-completion/completions/ecfs usr/share/zsh/vendor-completions/_ecfs usr/share/fish/vendor_completions.d/ecfs.fish \
-  usr/share/man/man8/pam_ecfs.8 usr/share/man/man5/ecfs.conf.5 usr/share/man/man1/ecfs.1 usr/share/man/man8/ecfs-setup-swap.8 usr/bin/ecfs-setup-swap
+  usr/share/man/man8/pam_ecfs.8 usr/share/man/man5/ecfs.conf.5 usr/share/man/man1/ecfs.1 usr/share/man/man8/ecfs-setup-swap.8 usr/bin/ecfs-setup-swap usr/share/man/man8/ecfs-setup-boot.8 usr/bin/ecfs-setup-boot usr/lib/systemd/system/ecfs-mount@.service
 for command in init mount umount setup-private mount-private umount-private status recover-private adduser-hook migrate key tpm bench fsck stat find wrap-passphrase \
   unwrap-passphrase rewrap-passphrase add-passphrase insert-wrapped-passphrase-into-keyring; do
   has "usr/bin/ecfs-$command" "usr/share/man/man1/ecfs-$command.1"
