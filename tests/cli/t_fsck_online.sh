@@ -1,8 +1,8 @@
 #!/bin/bash
-# fsck while the volume is open and written: no false alarm, whatever is going on. ECFS_LONG: two minutes instead of 20 seconds.
+# fsck while the volume is open and written: no false alarm, whatever is going on. ECFS_LONG: two minutes instead of 10 seconds.
 . "$(dirname "$0")/lib.sh"
 secret p "$PASS"
-seconds=20; [ -z "${ECFS_LONG:-}" ] || seconds=120
+seconds=10; [ -z "${ECFS_LONG:-}" ] || seconds=120
 cat >busy.py <<'PY'
 """Everything that a program does to files, at random, until it is stopped: in the directory given."""
 import os

@@ -102,7 +102,7 @@ rm -rf vault; alice mkdir vault; marker "my ec" vault false; alice touch vault/.
 a "${to_native[@]}" --passphrase-file new "my ec" vault
 rm -rf vault/.ecfs-volume "vault/$(ls vault | head -n 1)"; marker "my ec" vault false
 a "${to_native[@]}" --passphrase-file new "my ec" vault
-alice ls -A vault | sed -E 's/^[A-Za-z0-9_-]{22,}$/@NAME@/'
+alice ls -A vault | sed -E 's/^[A-Za-z0-9_-]{22,}$/@NAME@/' | LC_ALL=C sort
 alice "$ECFS" mount -q --passphrase-file new vault m; alice sh -c 'stat -c %a m/d; cat m/d/*'; alice "$ECFS" umount m
 rm -rf tiny "my ec" "it's"
 

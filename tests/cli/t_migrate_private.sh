@@ -13,7 +13,8 @@ check "nothing was made" not test -e .Private.ecfs
 a migrate --yes --format ecryptfs --passphrase-file login Private
 a migrate --yes --passphrase-file login --no-recovery "${QUICK[@]}" Private
 check "the old tree is as it was" test "$(sum .Private)" = "$before"; check "so are its keys" test "$(sum .ecryptfs)" = "$keys"
-ls -A .ecfs .ecfs/Private .Private.ecfs | sed -E 's/^[A-Za-z0-9_-]{22,}$/@NAME@/'; grep -E 'auto_mount|auto_unmount|mountpoint|"lower"' .ecfs/Private/profile.json
+for dir in .Private.ecfs .ecfs .ecfs/Private; do echo "$dir:"; ls -A "$dir" | sed -E 's/^[A-Za-z0-9_-]{22,}$/@NAME@/' | LC_ALL=C sort; [ "$dir" = .ecfs/Private ] || echo; done
+grep -E 'auto_mount|auto_unmount|mountpoint|"lower"' .ecfs/Private/profile.json
 a mount-private --passphrase-file login; alice cat Private/file | sha256sum; alice sh -c 'echo more >Private/more'; a umount-private
 a key list Private | grep -o 'password.*login'
 alice cp -a .Private.ecfs copy; a mount -q --passphrase-file login copy Private; rm -rf copy

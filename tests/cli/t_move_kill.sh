@@ -4,7 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 here=$(dirname "$0"); install -m 755 "$here/manifest.py" "$T/manifest.py"
 cd "$HOME_A"; secret p "$PASS"; chown ecfsalice: p
-rounds=12; [ -n "${ECFS_LONG:-}" ] && rounds=200
+rounds=6; [ -n "${ECFS_LONG:-}" ] && rounds=200
 manifest() { alice python3 "$T/manifest.py" "$@"; }
 setup=(setup-private --yes --move-existing --passphrase-file p --no-recovery "${QUICK[@]}")
 manifest --make "$T/home/ecfsalice/template" 20000000

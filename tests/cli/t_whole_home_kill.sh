@@ -6,7 +6,7 @@
 command -v strace >/dev/null || { echo "skipped: strace is not installed"; exit 77; }
 here=$(dirname "$0"); install -m 755 "$here/manifest.py" "$T/manifest.py"
 secret p "$PASS"
-random=4; [ -n "${ECFS_LONG:-}" ] && random=100
+random=2; [ -n "${ECFS_LONG:-}" ] && random=100
 manifest() { as ecfsalice python3 "$T/manifest.py" "$@"; }
 user=(setup-private --whole-home --user ecfsalice)
 whole=("${user[@]}" --yes --passphrase-file p --no-recovery "${QUICK[@]}")

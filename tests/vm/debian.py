@@ -142,15 +142,17 @@ class Ssh(Talk):
 
 
 class Machine(vm.Guest):
-    """`tpm`: the folder of the state of its TPM 2.0, which is swtpm's; another folder is another TPM. None: it has no TPM."""
+    """`tpm`: the folder of the state of its TPM 2.0, which is swtpm's; another folder is another TPM. None: it has no TPM.
+    `more_disks`: images of its disks from /dev/vdc on. Both are what they are when it starts."""
 
-    def __init__(self, work, disk, files, tpm=None):
+    def __init__(self, work, disk, files, tpm=None, more_disks=()):
         super().__init__(work)
         for program in ("ssh", "ssh-keygen") + (("swtpm",) if tpm else ()):
             if shutil.which(program) is None:
                 vm.skip_all(program + " is not installed")
         self.disk = disk
         self.tpm = tpm
+        self.more_disks = more_disks
         self.process = self.shell = self.swtpm = None
         self.key = os.path.join(work, "key")
         vm.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key)
@@ -161,7 +163,7 @@ class Machine(vm.Guest):
         self.pack(files)
         self.data("init", INIT, 0o755)
         self.program("/usr/sbin/dumpe2fs", "sbin/dumpe2fs")
-        self.modules("virtio_net", "fuse", "autofs4")
+        self.modules("virtio_net", "fuse", "autofs4", *(("dm-crypt", "xts", "ecb") if more_disks else ()))
 
     def at(self, name):
         return os.path.join(self.work, name)
@@ -198,6 +200,7 @@ class Machine(vm.Guest):
                    "-serial", "unix:%s,server=on,wait=off" % os.path.relpath(self.at("ttyS1")),
                    "-drive", "if=virtio,format=raw,cache=unsafe,file=" + self.at("disk"),
                    "-drive", "if=virtio,format=raw,readonly=on,file=" + self.at("files.tar"),
+                   *(word for path in self.more_disks for word in ("-drive", "if=virtio,format=raw,cache=unsafe,file=" + path)),
                    "-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:%d-:22" % self.port,
                    "-device", "virtio-net-pci,netdev=net,romfile="]
         if self.tpm:

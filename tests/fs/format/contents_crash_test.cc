@@ -18,7 +18,7 @@ namespace {
 #ifdef ECFS_SANITIZED
 constexpr int kFewer = 4;
 #else
-constexpr int kFewer = 1;
+constexpr int kFewer = 2;
 #endif
 
 bool long_run() {
@@ -154,7 +154,7 @@ INSTANTIATE_TEST_SUITE_P(All, Kill, testing::ValuesIn(kill_cases()));
 
 TEST_P(Kill, LeavesOldOrNew) {
   OperationMaker maker(GetParam().seed, kind_.shift, 135 * b_);
-  const int num = (b_ == kPageBytes ? 400 : 120) / kFewer * (long_run() ? 10 : 1);
+  const int num = (b_ == kPageBytes ? 400 : 120) / kFewer * (long_run() ? 20 : 1);
   Recorder lower;
   auto contents = need(format_->open_contents_to_truncate(lower));
   ASSERT_TRUE(contents->truncate(0));
@@ -215,7 +215,7 @@ TEST_P(PowerCut, NeverGivesWrongPlaintextAndKeepsWhatWasSynced) {
   const auto format = make_format(kind);
   const std::uint64_t b = Geometry(kind.shift).block_bytes();
   OperationMaker maker(GetParam().seed + 100, kind.shift, 135 * b);
-  const int num = (b == kPageBytes ? 500 : 150) / kFewer * (long_run() ? 10 : 1);
+  const int num = (b == kPageBytes ? 500 : 150) / kFewer * (long_run() ? 20 : 1);
   Counts counts;
 
   Recorder lower;
