@@ -8,6 +8,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <thread>
 #include <utility>
 
 #include "fs/volume_internal.h"
@@ -25,18 +27,33 @@ constexpr std::size_t kManyInodes = 50'000;
 
 constexpr auto kSettleEvery = std::chrono::seconds(2);
 
+// The server of a mount that has just ended may still be at work: that long is waited for it.
+constexpr auto kLockWait = std::chrono::seconds(5);
+constexpr auto kLockTryEvery = std::chrono::milliseconds(20);
+
+Status take_lock(int dir, bool shared) {
+  const auto deadline = std::chrono::steady_clock::now() + kLockWait;
+  while (flock(dir, (shared ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0) {
+    if (errno == EINTR) continue;
+    if (errno != EWOULDBLOCK) {
+      // Some network filesystems lock no directories. Two mounts from two machines could not be told apart either.
+      log_line(LOG_WARNING, "the lower directory cannot be locked: do not mount it twice");
+      return {};
+    }
+    if (std::chrono::steady_clock::now() >= deadline) {
+      return Error{Code::kBusy, EBUSY, "this volume is mounted already, or a program that checks it is running"};
+    }
+    std::this_thread::sleep_for(kLockTryEvery);
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Volume>> Volume::open(Fd root, std::unique_ptr<Format> format, const VolumeOptions& options) {
   // A description of its own: the lock shall not be shared with whoever gave us the directory.
   ECFS_LET(Fd lock, open_at(root.get(), ".", O_RDONLY | O_DIRECTORY));
-  if (flock(lock.get(), (options.read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0) {
-    if (errno == EWOULDBLOCK) {
-      return Error{Code::kBusy, EBUSY, "this volume is mounted already, or a program that checks it is running"};
-    }
-    // Some network filesystems lock no directories. Two mounts from two machines could not be told apart either.
-    log_line(LOG_WARNING, "the lower directory cannot be locked: do not mount it twice");
-  }
+  ECFS_TRY(take_lock(lock.get(), options.read_only));
   ECFS_LET(Fd path, open_at(root.get(), ".", O_PATH | O_DIRECTORY));
   ECFS_LET(const LowerStat st, stat_at(path.get(), ""));
   ECFS_LET(const DirId id, format->root_id());

@@ -2,10 +2,13 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <poll.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <fstream>
 #include <sstream>
@@ -19,6 +22,8 @@
 
 namespace ecfs::setup {
 namespace {
+
+constexpr int kEndMs = 10000;  // for a server to end after its mount
 
 Result<std::string> first_foreign_entry(int dir) {
   ECFS_LET(const std::vector<std::string> names, list_directory(dir));
@@ -229,6 +234,35 @@ Result<Child> open_and_mount(const MountJob& job, const std::string& mountpoint,
   return mount_volume(job, store, unlocked.key, at);
 }
 
+namespace {
+
+// The process that serves the mount, as pidfd_open(2) gives it; none if it cannot be told. One that only reads has
+// nothing to bring to an end.
+Fd server_of(const wrap::MountEntry& mount) {
+  const Fd lower(open(mount.source.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  const std::optional<pid_t> pid = lower ? locker_of(lower.get()) : std::nullopt;
+  const bool writes = ("," + mount.options + ",").find(",ro,") == std::string::npos;
+  return pid && writes ? Fd(static_cast<int>(syscall(SYS_pidfd_open, *pid, 0))) : Fd();
+}
+
+// The kernel is done with a mount before its server is, which may have sizes to write. One that is mounted elsewhere,
+// too (a bind mount), goes on.
+void wait_for_end(const Fd& server, const wrap::MountEntry& mount) {
+  const auto all = wrap::mounts();
+  if (!server || !all || std::any_of(all->begin(), all->end(), [&](const wrap::MountEntry& other) {
+        return other.device_major == mount.device_major && other.device_minor == mount.device_minor;
+      })) {
+    return;
+  }
+  pollfd end{server.get(), POLLIN, 0};
+  if (poll(&end, 1, kEndMs) == 0) {
+    warn(printable(mount.mountpoint) + " is unmounted, but its server is still at work in " + printable(mount.source) +
+         ": there is much to write, or a container has the mount");
+  }
+}
+
+}  // namespace
+
 std::string programs_text(const std::vector<wrap::Holder>& holders) {
   constexpr std::size_t kShown = 10;
   std::string text;
@@ -245,7 +279,9 @@ Status unmount_volume(const std::string& path, bool lazy) {
   if (!mount) return std::move(mount).error();
   if (!*mount) return Error{Code::kNotFound, 0, "no ecfs volume is mounted at " + path};
   if (wrap::is_dead(absolute)) return wrap::unmount(absolute, true);
+  const Fd server = lazy ? Fd() : server_of(**mount);
   Status done = wrap::unmount(absolute, lazy);
+  if (done) wait_for_end(server, **mount);
   if (done || done.error().code != Code::kBusy) return done;
   const std::vector<wrap::Holder> holders = wrap::holders_of(**mount);
   std::string what = path + " is busy";

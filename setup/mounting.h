@@ -58,7 +58,8 @@ Result<Child> mount_volume(const MountJob& job, const wrap::VolumeStore& store, 
 Result<Child> open_and_mount(const MountJob& job, const std::string& mountpoint, const UnlockOptions& unlock_options);
 
 // unmount_volume unmounts what ecfs serves at `path`: kNotFound if nothing is mounted there, kBusy with the programs
-// that keep it busy. A dead mount is detached.
+// that keep it busy. A dead mount is detached. It returns when the server has brought all of it to the lower directory
+// and ended (10 s at most, then it warns), but for `lazy`.
 Status unmount_volume(const std::string& path, bool lazy);
 
 // programs_text lists processes for a message: "bash (4711), less (4712)", with "and N more" after the first ten.

@@ -19,7 +19,6 @@ namespace {
 constexpr std::uint64_t kSpareBytes = 16U << 20;
 constexpr std::uint64_t kEntryBytes = 8192;  // what an entry may cost below: a header page and a directory block
 constexpr int kEndMs = 60000;
-constexpr int kBusyMs = 10000;
 
 Status prove_keys(const VolumeRef& volume, const Secret& key, NewKeys& keys) {
   const auto same = [&](const wrap::Unlocked& opened) -> Status {
@@ -119,14 +118,8 @@ Result<Staging> Staging::mount(const VolumeRef& volume, const Secret& key) {
   MountJob job;
   job.volume = &volume;
   const Mountpoint at{path, std::move(below)};
-  auto server = mount_volume(job, store, key, at);
-  // The server of a mount that ended a moment ago may still hold the lower directory.
-  for (int waited_ms = 0; !server && server.error().code == Code::kBusy && waited_ms < kBusyMs; waited_ms += 200) {
-    poll(nullptr, 0, 200);
-    server = mount_volume(job, store, key, at);
-  }
-  if (!server) return std::move(server).error();
-  Staging staging(path, *server);
+  ECFS_LET(const Child server, mount_volume(job, store, key, at));
+  Staging staging(path, server);
   ECFS_LET(staging.root_, open_directory(AT_FDCWD, path));
   return staging;
 }

@@ -49,6 +49,14 @@ for kind in 4k:aes-256-gcm 8k:chacha20-poly1305 16k:aes-256-gcm 32k:chacha20-pol
   check "$kind" test "$(alice cat m2/file | tr -d x | wc -c) $(alice cat m2/file | wc -c)" = "0 300000"
   alice "$ECFS" umount m2
 done
+echo "# once it is unmounted, nobody is at work in the lower directory"
+for round in $(seq 20); do
+  alice "$ECFS" mount -q --passphrase-file p low m
+  alice sh -c "head -c 3000000 /dev/zero >m/large"
+  alice "$ECFS" umount m
+  flock -n low true || echo "FAILED: round $round: the server still holds it"
+done
+alice "$ECFS" mount -q --passphrase-file p low m; alice rm m/large; alice "$ECFS" umount m
 echo "# unmounted by itself"
 a mount --passphrase-file p -o idle=soon low m
 a mount --passphrase-file p -o idle=1s low m

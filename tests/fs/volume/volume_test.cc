@@ -786,6 +786,16 @@ TEST_F(VolumeTest, IsServedByOneProcessOnly) {
   EXPECT_EQ(second.error().code, Code::kBusy);
 }
 
+TEST_F(VolumeTest, IsWaitedForWhileItEnds) {
+  std::thread ending([this] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    volume_.reset();
+  });
+  const auto next = make_volume();
+  ending.join();
+  EXPECT_TRUE(next) << next.error().what;
+}
+
 TEST_F(VolumeTest, ReadOnlyMeansReadOnly) {
   const std::uint64_t d = mkdir(kRoot, "d");
   write_file(d, "f", "x");
