@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import stat
+import statistics
 import subprocess
 import sys
 import threading
@@ -233,6 +234,28 @@ class Login(LoginCase):
         print(f"\n  without ecfs: open_session takes {min(times) * 1000:.1f} ms, median {sorted(times)[7] * 1000:.1f} ms")
         if not os.environ.get("ECFS_SANITIZED"):
             self.assertLess(min(times), 0.02)
+
+    def test_where_the_time_of_a_login_goes(self):
+        rounds = 20 if os.environ.get("ECFS_LONG") else 3
+        medians = {}
+        for case, memory_kib in (("without a volume", 0), ("with one, least costs of a guess (19 MiB)", 19456), ("with one, usual costs (256 MiB)", 262144)):
+            user, times = self.user(), []
+            if memory_kib:
+                self.volume(user, "first-password", "--memory-kib", str(memory_kib))
+            for _ in range(rounds):
+                session, took = self.session(user), []
+                for command, *answers in (("authenticate", "first-password"), ("acct_mgmt",), ("open_session",), ("close_session",)):
+                    self.assertEqual(session.do(command, *answers), PAM_SUCCESS)
+                    took.append(session.seconds * 1000)
+                    if command == "open_session":
+                        self.assertEqual(len(self.mounts(user)), 1 if memory_kib else 0)
+                session.end()
+                self.assert_locked_soon(user)
+                times.append(took)
+            medians[case] = [statistics.median(column) for column in zip(*times)]
+        print("")
+        for case, (authenticate, account, opening, closing) in medians.items():
+            print(f"  {case}: authenticate {authenticate:.1f} ms, acct_mgmt {account:.1f}, open_session {opening:.1f}, close_session {closing:.1f}; median of {rounds}")
 
     def test_root_and_nobody_are_left_alone(self):
         for user in ("root", "nobody"):
