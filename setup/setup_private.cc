@@ -310,7 +310,8 @@ void tell_swap() {
   const std::string plain = areas ? swap::not_encrypted(*areas) : "";
   if (!plain.empty()) {
     note("swap on " + plain +
-         " is not encrypted and can hold pieces of open files: `sudo ecfs setup-swap` encrypts it");
+         " is not encrypted and can hold pieces of open files: `sudo ecfs setup-swap` encrypts it, or tells what to do "
+         "instead");
   }
 }
 

@@ -168,9 +168,10 @@ void print_swap() {
   if (!areas) return say("Swap: " + areas.error().what);
   if (areas->empty()) return;
   const std::string plain = swap::not_encrypted(*areas);
-  say(plain.empty()
-          ? "Swap: encrypted, or in memory alone."
-          : "Swap: " + plain + " NOT ENCRYPTED, can hold pieces of open files. `sudo ecfs setup-swap` encrypts it.");
+  say(plain.empty() ? "Swap: encrypted, or in memory alone."
+                    : "Swap: " + plain +
+                          " NOT ENCRYPTED, can hold pieces of open files. `sudo ecfs setup-swap` encrypts it, or tells "
+                          "what to do instead.");
 }
 
 Result<int> run(bool as_json) {

@@ -34,7 +34,6 @@ struct Facts {
   std::uint64_t size_bytes = 0;    // of the device
   bool hibernated = false;         // an image lies there
   std::string foreign;             // something else than swap that has a signature there, "ext4"; "" if there is none
-  std::string filesystem;          // of a file: "btrfs"
   std::string unit;                // the systemd unit of the administrator's own that switches it on
   std::optional<Partition> partition;
 };

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,7 +14,6 @@
 namespace ecfs::swap {
 namespace {
 
-constexpr long kBtrfsMagic = 0x9123683e;
 constexpr std::size_t kMaxEntries = 4096;
 
 bool exists(const std::string& path) {
@@ -93,8 +91,6 @@ Facts facts_of(const Area& area, const std::vector<std::string>& specs) {
   Facts facts;
   facts.area = area;
   if (area.kind == Kind::kFile) {
-    struct statfs fs {};
-    if (statfs(area.swap.path.c_str(), &fs) == 0 && fs.f_type == kBtrfsMagic) facts.filesystem = "btrfs";
     add_name(facts, area.swap.path);
     return facts;
   }

@@ -374,8 +374,8 @@ TEST(SwapPlan, WhatCannotBeDoneIsRefusedWithTheReason) {
       {"conf.d/resume", [](Facts&, Machine& m) { m.initramfs_resume = kNames[0]; }},
       {"conf.d/resume", [](Facts&, Machine& m) { m.initramfs_resume = "auto"; }},
       {"/sys/power/resume", [](Facts&, Machine& m) { m.power_resume = "254:2"; }},
-      {"swap file on btrfs", [](Facts& f, Machine&) { f.area.kind = Kind::kFile, f.filesystem = "btrfs"; }},
-      {"dm-crypt upon a file", [](Facts& f, Machine&) { f.area.kind = Kind::kFile; }},
+      {"dm-crypt upon a file, which goes through a loop device, can block the machine",
+       [](Facts& f, Machine&) { f.area.kind = Kind::kFile; }},
   };
   for (const Case& c : cases) {
     Facts facts = partition_facts();

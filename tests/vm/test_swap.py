@@ -5,6 +5,9 @@
     second machine    the nvme disk is gone: the other swap comes on, and nothing waits longer than it may
     third machine     all swap is on, and is dm-crypt; --undo
 
+    two more (long)   small ones, in which a program needs more memory than there is: with swap on dm-crypt upon a disk it
+                      comes to its end, upon a file the machine blocks, which is why setup-swap refuses files
+
 The images are looked at from outside, too: with the second machine no header of swap is on them, and after the third the
 headers, the partition tables and /etc are what they were, byte for byte. There is no systemd in these machines: what a
 boot does with crypttab is done by the unit's program, as the unit calls it. Files of /etc stay in the tree between them.
@@ -199,6 +202,44 @@ store
 sync
 """
 
+# More is written than there is memory, and read back. Something is said all the time, so that a machine that is blocked is
+# known by its silence.
+PRESSURE = r"""
+( while sleep 2; do echo alive >&3; done ) &
+device=/dev/vda
+if [ $FILE = 1 ]; then
+  mount -t ext4 /dev/vda /mnt
+  dd if=/dev/zero of=/mnt/swapfile bs=1M count=480 2>/dev/null; sync
+  /usr/sbin/losetup --direct-io=on /dev/loop0 /mnt/swapfile; device=/dev/loop0
+fi
+sectors=$(($(blockdev --getsize64 $device) / 512))
+dmsetup create swap --table "0 $sectors crypt aes-xts-plain64 $(head -c 64 /dev/urandom | od -An -tx1 | tr -d ' \n') 0 $device 0"
+mkswap /dev/mapper/swap >/dev/null; /usr/sbin/swapon /dev/mapper/swap
+echo begun >&3
+touch /tmp/stop; pages hold 320 pressure /tmp/stop >&3
+"""
+
+
+def stands_pressure(name, script):
+    made = vm.Guest(vm.work_folder(os.path.join("swap", name)))
+    made.modules("dm-crypt", "xts", "ecb", "loop")
+    for program in ("dmsetup", "losetup", "swapon"):
+        made.program(shutil.which(program, path="/usr/sbin:/sbin"), "usr/sbin/" + program)
+    made.program(os.path.join(os.environ["VM_BIN"], "vm_swap_pages"), "usr/bin/pages")
+    made.script("export DM_DISABLE_UDEV=1\n" + script)
+    disk = os.path.join(made.work, "disk")
+    with open(disk, "wb") as f:
+        f.truncate(640 * MIB)
+    vm.run("mke2fs", "-q", "-F", "-t", "ext4", disk, capture_output=True)
+    try:
+        return "\nintact\n" in made.boot(memory_mb=256, timeout_s=60, options=["-drive", "if=virtio,format=raw,cache=unsafe,file=" + disk])
+    except RuntimeError as error:
+        if "was silent" not in str(error) or "\nbegun\n" not in str(error):
+            raise
+        return False
+    finally:
+        os.unlink(disk)
+
 
 def guest(name, script):
     made = vm.Guest(vm.work_folder(os.path.join("swap", name)))
@@ -318,6 +359,9 @@ def main():
         with open(os.path.join(tree, "etc", name)) as f:
             now = f.read()
         check("undone: /etc/%s, byte for byte" % name, now == text, now)
+    if LONG:
+        check("swap on dm-crypt upon a disk stands a want of memory", stands_pressure("pressure-disk", "FILE=0\n" + PRESSURE))
+        check("upon a file it does not (if it does: the refusal of files can go)", not stands_pressure("pressure-file", "FILE=1\n" + PRESSURE))
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     print("%d checks failed; %.0f s in all, %.0f s of a CPU" % (len(failures), time.monotonic() - begun, used.ru_utime + used.ru_stime))
     sys.exit(1 if failures else 0)
