@@ -37,9 +37,9 @@ std::string refusal(const Facts& facts, const Machine& machine, const Wishes& wi
         "to, or none (backing_dev of zram; writeback-device= of zram-generator)",
         area.writeback);
   }
-  // Measured with Linux 6.1 (tests/vm/test_swap.py, --long): the machine stands still at the first want of memory. What
-  // is to be swapped out takes the last of fs_bio_set, the kernel's reserve of requests, from which ext4 and xfs,
-  // below, take theirs; and the loop device's work waits for a thread, which nobody can make without memory.
+  // Measured with Linux 6.1 (tests/vm/test_swap.py, --long): the machine stands still at the first want of memory. The
+  // task that swaps out and the loop device, which has to write for it, both wait for the kernel's reserve of requests;
+  // and the loop device's work waits for a thread, which nobody can make without memory.
   if (area.kind == Kind::kFile) {
     return "dm-crypt upon a file, which goes through a loop device, can block the machine for good once memory is "
            "short (measured on ext4, xfs and btrfs). Make a partition or a logical volume for swap, or use zram; then "
