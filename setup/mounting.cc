@@ -248,8 +248,9 @@ Fd server_of(const wrap::MountEntry& mount) {
 // The kernel is done with a mount before its server is, which may have sizes to write. One that is mounted elsewhere,
 // too (a bind mount), goes on.
 void wait_for_end(const Fd& server, const wrap::MountEntry& mount) {
+  if (!server) return;
   const auto all = wrap::mounts();
-  if (!server || !all || std::any_of(all->begin(), all->end(), [&](const wrap::MountEntry& other) {
+  if (!all || std::any_of(all->begin(), all->end(), [&](const wrap::MountEntry& other) {
         return other.device_major == mount.device_major && other.device_minor == mount.device_minor;
       })) {
     return;

@@ -601,11 +601,9 @@ def swap_is_encrypted(t, unit):
     """`unit` brought it on at the boot; None: this boot did not."""
     if unit and swaps(t) == [] and "Dependency failed for dev-mapper-ecfs_swap1.swap" in t.m.must("journalctl -q -b -o cat -u dev-mapper-ecfs_swap1.swap"):
         print("the emulated machine took longer than systemd waits for a disk; once more by hand")
-        tries = [t.m.sh("systemctl start dev-mapper-ecfs_swap1.swap")[0]]
-        while tries[-1] != 0 and len(tries) < 4:
-            tries.append(t.m.sh("systemctl start dev-mapper-ecfs_swap1.swap")[0])
-        check(tries[-1] == 0, "not by hand either: " + t.m.sh("journalctl -q -b -o short-monotonic --grep 'ecfs_swap1|vdc|disk-by'; systemctl list-jobs; "
-                                                              "udevadm info /dev/vdc2")[1])
+        came = any(t.m.sh("systemctl start dev-mapper-ecfs_swap1.swap")[0] == 0 for _ in range(4))
+        check(came, "not by hand either: " + t.m.sh("journalctl -q -b -o short-monotonic --grep 'ecfs_swap1|vdc|disk-by'; systemctl list-jobs; "
+                                                    "udevadm info /dev/vdc2")[1])
     check(swaps(t) == [("/dev/mapper/ecfs_swap1", "7")], "swap: %s" % swaps(t))
     check(t.m.must("cat /sys/block/dm-0/dm/name /sys/block/dm-0/dm/uuid").splitlines() == ["ecfs_swap1", "CRYPT-PLAIN-ecfs_swap1"], "what is it?")
     check(t.m.sh("head -c 65536 /dev/vdc2 | grep -q SWAPSPACE")[0] == 1, "a plain header is on the disk")
