@@ -419,7 +419,9 @@ Result<std::optional<MountEntry>> ecfs_mount_at(const std::string& path) {
 bool is_dead(const std::string& mountpoint) {
   // Not stat: the kernel answers that from its cache after the server has gone.
   struct statvfs fs {};
-  return statvfs(mountpoint.c_str(), &fs) != 0 && (errno == ENOTCONN || errno == ECONNABORTED);
+  if (statvfs(mountpoint.c_str(), &fs) == 0) return false;
+  // ECANCELED: on its way over io_uring to a thread that ends.
+  return errno == ENOTCONN || errno == ECONNABORTED || errno == ECANCELED;
 }
 
 Status unmount(const std::string& mountpoint, bool lazy) {

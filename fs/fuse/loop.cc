@@ -1,5 +1,6 @@
 #include "fs/fuse/loop.h"
 
+#include <linux/fuse.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
@@ -12,6 +13,7 @@
 #include <csignal>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <ctime>
 #include <list>
 #include <mutex>
@@ -31,6 +33,8 @@ constexpr std::int64_t kTickNs = 1'000'000;
 constexpr unsigned kQuietTicks = 50;        // without a moment when all were at work: no need to look
 constexpr unsigned kTicksUntilFewer = 100;  // one thread less, if none was wanted meanwhile
 
+constexpr int kGatherMs = 1;
+
 const unsigned kNumCpus = std::max(1U, std::thread::hardware_concurrency());
 
 std::int64_t now_ns(clockid_t clock) noexcept {
@@ -39,9 +43,17 @@ std::int64_t now_ns(clockid_t clock) noexcept {
   return std::int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
 }
 
+bool forgets(const fuse_buf& message) noexcept {
+  fuse_in_header in{};
+  if (message.size < sizeof in) return false;
+  std::memcpy(&in, message.mem, sizeof in);
+  return in.opcode == FUSE_FORGET || in.opcode == FUSE_BATCH_FORGET;
+}
+
 class Loop {
  public:
-  Loop(fuse_session* session, unsigned max_threads) noexcept : session_(session), max_threads_(max_threads) {}
+  Loop(fuse_session* session, unsigned max_threads, bool beside_rings) noexcept
+      : session_(session), max_threads_(max_threads), beside_rings_(beside_rings) {}
   Status run();
 
  private:
@@ -60,6 +72,7 @@ class Loop {
 
   fuse_session* const session_;
   const unsigned max_threads_;
+  const bool beside_rings_;
   Fd call_;  // an eventfd: the watching thread shall look
 
   // Changed under mutex_, but for the last three; read without it, as no request shall cost a lock.
@@ -132,7 +145,7 @@ bool Loop::receive(fuse_buf& buffer, std::int64_t& waited_ns) {
   pollfd request{fuse_session_fd(session_), POLLIN, 0};
   if (poll(&request, 1, 0) > 0) {
     ++queued_;
-  } else if (waited_ns < kSoonNs && wanted_ == 1 && kNumCpus > 1) {
+  } else if (waited_ns < kSoonNs && wanted_ == 1 && kNumCpus > 1 && !beside_rings_) {
     while (poll(&request, 1, 0) == 0 && now_ns(CLOCK_MONOTONIC) - begin < kSoonNs) continue;
   }
   int got = 0;
@@ -156,7 +169,11 @@ bool Loop::receive(fuse_buf& buffer, std::int64_t& waited_ns) {
 void Loop::work(Worker& self) {
   fuse_buf buffer{};
   std::int64_t waited_ns = kSoonNs;
-  while (take_turn() && receive(buffer, waited_ns)) fuse_session_process_buf(session_, &buffer);
+  while (take_turn() && receive(buffer, waited_ns)) {
+    const bool may_gather = beside_rings_ && forgets(buffer);
+    fuse_session_process_buf(session_, &buffer);
+    if (may_gather) (void)poll(nullptr, 0, kGatherMs);
+  }
   free(buffer.mem);  // NOLINT: libfuse allocates it so
   {
     const std::lock_guard lock(mutex_);
@@ -267,6 +284,8 @@ Status Loop::run() {
 
 }  // namespace
 
-Status serve_requests(fuse_session* session, unsigned max_threads) { return Loop(session, max_threads).run(); }
+Status serve_requests(fuse_session* session, unsigned max_threads, bool beside_rings) {
+  return Loop(session, max_threads, beside_rings).run();
+}
 
 }  // namespace ecfs::fs

@@ -16,7 +16,8 @@ namespace ecfs::fs {
 
 // serve_requests answers until the session has ended: unmounted, or fuse_session_exit() called by a signal handler of
 // the calling thread. Handled signals reach that thread alone; the threads made here block them. SIGUSR1 is used
-// inside. At most `max_threads` at once.
-Status serve_requests(fuse_session* session, unsigned max_threads);
+// inside. At most `max_threads` at once. `beside_rings`: the others are served there (rings.h), and what is left, to
+// forget inodes, has time and is taken many at once.
+Status serve_requests(fuse_session* session, unsigned max_threads, bool beside_rings);
 
 }  // namespace ecfs::fs

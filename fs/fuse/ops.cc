@@ -16,7 +16,6 @@
 namespace ecfs::fs {
 namespace {
 
-constexpr unsigned kMaxRequestBytes = 1U << 20;
 constexpr double kTimeoutSec = 60.0;  // of names and attributes, where the lower tree is ours alone
 // Of a directory's attributes: an answer that one thread is given may be overtaken by what another does there, and the
 // kernel believes it all the same.
@@ -160,7 +159,7 @@ void op_init(void* userdata, fuse_conn_info* conn) noexcept {
   // HANDLE_KILLPRIV_V2: kernel_io.cc.
   want |= server.shared ? FUSE_CAP_AUTO_INVAL_DATA : FUSE_CAP_WRITEBACK_CACHE;
   conn->want = want & conn->capable;
-  conn->max_write = kMaxRequestBytes;
+  conn->max_write = static_cast<unsigned>(kMaxRequestBytes);
   conn->time_gran = 1;
   conn->max_background = 64;
   conn->congestion_threshold = 48;
@@ -313,7 +312,8 @@ void op_read(fuse_req_t req, fuse_ino_t, std::size_t size, off_t offset, fuse_fi
   reply_with(
       req,
       [&]() -> Result<std::size_t> {
-        buffer = scratch(size);
+        buffer = answer_buffer(size);
+        if (buffer.empty()) buffer = scratch(size);
         return volume_of(req).read(file_of(fi), static_cast<std::uint64_t>(offset), buffer);
       },
       [&](std::size_t len) { fuse_reply_buf(req, as_text(buffer).data(), len); });

@@ -15,9 +15,12 @@
 
 #include "fs/fuse/idle.h"
 #include "fs/fuse/key_gate.h"
+#include "fs/fuse/rings.h"
 #include "fs/volume.h"
 
 namespace ecfs::fs {
+
+constexpr std::size_t kMaxRequestBytes = 1U << 20;  // of contents, read or written
 
 // Seeker answers SEEK_DATA and SEEK_HOLE on files that somebody has open for writing. The kernel does not write its
 // dirty pages back before it asks (seen with Linux 6.18), so a file just written would look empty, and a copy of it by
@@ -96,7 +99,9 @@ struct Server {
   bool shared = false;
   // kernel_io.cc, while the first message is answered.
   bool kernel_offers_killpriv = false;
+  bool kernel_offers_rings = false;
   bool kernel_agreed = false;
+  std::unique_ptr<Rings> rings;  // none: all requests come over /dev/fuse
   std::unique_ptr<Seeker> seeker;
   std::unique_ptr<Idle> idle;  // none: the mount stays, used or not
   KeyGate gate;

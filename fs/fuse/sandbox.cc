@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/io_uring.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <signal.h>
@@ -202,8 +203,6 @@ constexpr auto kAttacks = std::to_array<const char*>({"execve",
                                                       "perf_event_open",
                                                       "userfaultfd",
                                                       "io_uring_setup",
-                                                      "io_uring_enter",
-                                                      "io_uring_register",
                                                       "init_module",
                                                       "finit_module",
                                                       "delete_module",
@@ -297,6 +296,16 @@ std::optional<std::string> restrict_calls(const Confinement& what) {
   rules.add(SCMP_ACT_KILL_PROCESS, "tgkill", differs(0, static_cast<std::uint64_t>(getpid())));
   rules.add(SCMP_ACT_ALLOW, "prlimit64", equals(2, 0));  // to ask
   rules.add(SCMP_ACT_ALLOW, "prctl", equals(0, PR_SET_NAME));
+  // What goes through a ring is restricted by the ring itself, where it is made.
+  if (what.rings) {
+    rules.add(SCMP_ACT_ALLOW, "io_uring_enter");
+    rules.add(SCMP_ACT_ALLOW, "io_uring_register", equals(1, IORING_REGISTER_ENABLE_RINGS));
+    rules.add(SCMP_ACT_KILL_PROCESS, "io_uring_register", differs(1, IORING_REGISTER_ENABLE_RINGS));
+    rules.add(SCMP_ACT_ALLOW, "sched_setaffinity");
+  } else {
+    rules.add(SCMP_ACT_KILL_PROCESS, "io_uring_enter");
+    rules.add(SCMP_ACT_KILL_PROCESS, "io_uring_register");
+  }
   if (rules.error() != 0) return std::string(kName) + system_error(-rules.error(), "make a filter").what;
   if (const int err = rules.load(); err != 0) return std::string(kName) + system_error(-err, "load a filter").what;
   return {};

@@ -299,7 +299,7 @@ Result<Opened> open_volume(const Fd& request_fd, Fd lower, bool foreground) {
 }
 
 // What this machine cannot do for us is said once a mount.
-Status confine_server(const wrap::MountOptions& options, int lower_dir) {
+Status confine_server(const wrap::MountOptions& options, int lower_dir, bool rings) {
   if (const SecretPages pages = secret_pages(); !options.hibernate && pages.hidden == 0 && pages.unlocked == 0) {
     log_line(LOG_NOTICE, "keys: this kernel has no memfd_secret; they are in locked memory");
   }
@@ -311,6 +311,7 @@ Status confine_server(const wrap::MountOptions& options, int lower_dir) {
   Confinement confinement;
   confinement.lower_dir = lower_dir;
   confinement.reads_groups = options.allow_other && geteuid() == 0;
+  confinement.rings = rings;
   confinement.strict = kTestCopy;
   ECFS_LET(const std::vector<std::string> missing, confine(confinement));
   for (const std::string& lack : missing) log_line(LOG_WARNING, "less confined than usual. " + lack);
@@ -345,7 +346,14 @@ Status run(ServerStart& start) {
   }
   ECFS_LET(auto suspension, Suspension::make({&server, std::move(opened.file), std::move(signatures), options.suspend,
                                               start.link.get()}));
-  ECFS_TRY(confine_server(options, lower_dir.get()));
+  if (Rings::are_offered()) {
+    if (auto rings = Rings::make(session.get()); rings) {
+      server.rings = *std::move(rings);
+    } else {
+      log_line(LOG_NOTICE, "requests come over /dev/fuse, as io_uring cannot be used: " + rings.error().what);
+    }
+  }
+  ECFS_TRY(confine_server(options, lower_dir.get(), server.rings != nullptr));
 
   opened.volume->start();
   suspension->start();
@@ -360,10 +368,12 @@ Status run(ServerStart& start) {
   sigemptyset(&none);
   pthread_sigmask(SIG_SETMASK, &none, nullptr);
   ECFS_TRY(answer_init(session.get()));
+  if (server.rings) ECFS_TRY(server.rings->start());
   ECFS_TRY(write_all(start.ready.get(), as_bytes("ok\n")));
   start.ready.reset();
-  Status done = serve_requests(session.get(), kMaxThreads);
+  Status done = serve_requests(session.get(), kMaxThreads, server.rings != nullptr);
   g_session = nullptr;
+  if (server.rings) server.rings->stop();
   suspension.reset();
   server.idle.reset();
   server.seeker.reset();

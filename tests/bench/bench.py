@@ -282,6 +282,35 @@ class Ecryptfs(Ecfs):
         return [self.tools.ecfs, "mount", "-f", "-o", options, self.lower, self.mnt]
 
 
+class Rings(Ecfs):
+    """ecfs where the kernel is set to hand requests over io_uring: the switch is the machine's, and on for as long as
+    this one mounts."""
+
+    name = "ecfs-rings"
+    switch = "/sys/module/fuse/parameters/enable_uring"
+
+    @classmethod
+    def missing(cls, tools):
+        return "" if os.access(cls.switch, os.W_OK) else "this kernel has no requests over io_uring (Linux 6.14 and later)"
+
+    def switched_on(self, work):
+        with open(self.switch) as f:
+            before = f.read()
+        with open(self.switch, "w") as f:
+            f.write("Y")
+        try:
+            return work()
+        finally:
+            with open(self.switch, "w") as f:
+                f.write(before)
+
+    def mount(self):
+        return self.switched_on(super().mount)
+
+    def mount_in_background(self):
+        return self.switched_on(super().mount_in_background)
+
+
 class Before(Ecfs):
     """ecfs of another build folder (--before): what a change did."""
 
@@ -362,7 +391,7 @@ class Passthrough(Contender):
         return [self.tools.passthrough, "-f", "-o", "source=%s,writeback,cache=always" % self.lower, self.mnt]
 
 
-CONTENDERS = [Bare, Ecfs, Ecryptfs, Before, Gocryptfs, Securefs, Encfs, Cryfs, Passthrough]
+CONTENDERS = [Bare, Ecfs, Rings, Ecryptfs, Before, Gocryptfs, Securefs, Encfs, Cryfs, Passthrough]
 
 
 # ---- the rows
@@ -543,35 +572,36 @@ class Bench:
             lines += ["", "## Against %s in the same round: median (least-most), above 1 is better" % other, ""]
             lines += grid(["row"] + those, [[row] + [spread(self.ratios(row, n, other)) for n in those] for row in rows
                                             if self.values(row, other)])
-        if "ecfs" in names:
-            wanted = self.wanted(names)
+        for name in [n for n in ("ecfs", "ecfs-rings") if n in names]:
+            wanted = self.wanted(name, names)
             if wanted:
-                lines += ["", "## Wanted of ecfs", ""] + grid(["row", "against", "wanted", "median", ""], wanted)
-            best = self.against_best(names)
+                lines += ["", "## Wanted of ecfs: " + name, ""] + grid(["row", "against", "wanted", "median", ""], wanted)
+            best = self.against_best(name, names)
             if best:
-                lines += ["", "## ecfs against the best of its rivals in each round", ""] + grid(["row", "median", ""], best)
+                lines += ["", "## %s against the best of its rivals in each round" % name, ""]
+                lines += grid(["row", "median", ""], best)
         return "\n".join(lines) + "\n"
 
-    def wanted(self, names):
+    def wanted(self, name, names):
         out = []
         for row, other, least in WANTED:
             if other == "below":
-                got = list(self.values(row, "ecfs").values())
+                got = list(self.values(row, name).values())
                 if got:
                     m = statistics.median(got)
                     out.append([row, "-", "<= %g" % least, number(m), "" if m <= least else "short"])
             elif other in names:
-                got = self.ratios(row, "ecfs", other)
+                got = self.ratios(row, name, other)
                 if got:
                     m = statistics.median(got)
                     out.append([row, other, ">= %g" % least, number(m), "" if m >= least else "short"])
         return out
 
-    def against_best(self, names):
+    def against_best(self, name, names):
         rivals = [n for n in names if n in PACKAGES]
         out = []
         for row in ROWS:
-            rounds = self.values(row, "ecfs")
+            rounds = self.values(row, name)
             ratios = []
             for r in rounds:
                 theirs = [v for v in (self.values(row, n).get(r) for n in rivals) if v]
@@ -604,7 +634,7 @@ def grid(head, rows):
 def picture(bench, names, path):
     """Rows downwards, how many times better than gocryptfs (else than the bare directory) to the right."""
     other = "gocryptfs" if "gocryptfs" in names else "bare"
-    colours = {"bare": "#999999", "ecfs": "#d62728", "ecfs-ecryptfs": "#bcbd22", "gocryptfs": "#1f77b4", "securefs": "#2ca02c", "encfs": "#9467bd",
+    colours = {"bare": "#999999", "ecfs": "#d62728", "ecfs-rings": "#ff9896", "ecfs-ecryptfs": "#bcbd22", "gocryptfs": "#1f77b4", "securefs": "#2ca02c", "encfs": "#9467bd",
                "cryfs": "#8c564b", "before": "#e377c2", "passthrough": "#ff7f0e"}
     rows = [row for row in ROWS if bench.values(row, other) and any(bench.ratios(row, n, other) for n in names if n != other)]
     if not rows:

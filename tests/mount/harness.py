@@ -2,8 +2,9 @@
 
 Environment (set by CMake): MOUNT_NATIVE, the program that mounts; MOUNTD, another server for it to start; MOUNT_STRESS,
 the one that works in a mount. ECFS_LONG: longer runs. A script is run as
-    test_x.py [--user NAME] [--options OPTIONS] [--ecryptfs] [unittest arguments]
-With --user, root becomes that user first. What cannot run here is skipped aloud with exit status 77.
+    test_x.py [--user NAME] [--options OPTIONS] [--ecryptfs] [--rings] [unittest arguments]
+With --user, root becomes that user first. With --rings, requests come over io_uring; that is a setting of the whole
+machine, so nothing else should mount meanwhile. What cannot run here is skipped aloud with exit status 77.
 """
 
 import argparse
@@ -31,7 +32,9 @@ LONG = bool(os.environ.get("ECFS_LONG"))
 MOUNTD = os.environ.get("MOUNTD")  # another program than the one that MOUNT_NATIVE starts
 OPTIONS = []
 ECRYPTFS = "--ecryptfs" in sys.argv  # the volumes of the tests are eCryptfs trees
-VARIANT = ECRYPTFS or "--user" in sys.argv or "--options" in sys.argv  # another test has the usual case
+VARIANT = any(word in sys.argv for word in ("--ecryptfs", "--user", "--options", "--rings"))  # another test has the usual case
+RINGS = "--rings" in sys.argv
+RINGS_SWITCH = "/sys/module/fuse/parameters/enable_uring"
 LONGEST_NAME = 143 if ECRYPTFS else 255
 LIMITS = ["--holes", "0", "--longest-name", "143"] if ECRYPTFS else []  # for MOUNT_STRESS
 
@@ -49,11 +52,42 @@ def own_mount_namespace():
         libc.mount(b"none", b"/", None, (1 << 14) | (1 << 18), None)  # MS_REC | MS_PRIVATE
 
 
+def switch_rings(on):
+    """Gives what the switch said before."""
+    with open(RINGS_SWITCH) as f:
+        before = f.read().strip() == "Y"
+    with open(RINGS_SWITCH, "w") as f:
+        f.write("Y" if on else "N")
+    return before
+
+
+def with_rings_on():
+    """Goes on in a child. The parent stays root to put the switch back, and ends as the child does."""
+    if not os.access(RINGS_SWITCH, os.W_OK):
+        skip_all("this kernel has no requests over io_uring, or root is needed to switch them on")
+    before = switch_rings(True)
+    pid = os.fork()
+    if pid == 0:
+        return
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda n, _: kill(pid, n))
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    switch_rings(before)
+    os._exit(status if status >= 0 else 1)
+
+
+def num_rings(pid):
+    """Rings that a process has."""
+    names = [os.readlink("/proc/%d/fd/%s" % (pid, fd)) for fd in os.listdir("/proc/%d/fd" % pid)]
+    return names.count("anon_inode:[io_uring]")
+
+
 def main(needs_root=False):
     parser = argparse.ArgumentParser()
     parser.add_argument("--user")
     parser.add_argument("--options")
     parser.add_argument("--ecryptfs", action="store_true")
+    parser.add_argument("--rings", action="store_true")
     args, rest = parser.parse_known_args()
     if os.geteuid() == 0 and os.path.exists("/dev/fuse") and stat.S_IMODE(os.stat("/dev/fuse").st_mode) != 0o666:
         os.chmod("/dev/fuse", 0o666)  # as udev does where there is one
@@ -61,6 +95,8 @@ def main(needs_root=False):
         skip_all("/dev/fuse cannot be used here")
     if needs_root and os.geteuid() != 0:
         skip_all("needs root")
+    if args.rings:
+        with_rings_on()
     if os.geteuid() == 0:
         own_mount_namespace()
     if args.user:
@@ -165,6 +201,7 @@ class Volume:
         self.options = OPTIONS if options is None else options
         self.arguments = list(arguments)
         self.supervisor = 0
+        self.rings = RINGS
 
     def __enter__(self):
         self.mount()
@@ -192,6 +229,8 @@ class Volume:
         if done.returncode != 0:
             raise RuntimeError("mount failed: " + done.stderr)
         self.supervisor = int(done.stdout)
+        if self.rings and os.geteuid() == 0 and num_rings(self.server) == 0:
+            raise RuntimeError("mounted, but requests do not come over io_uring")
         return self
 
     @property

@@ -56,7 +56,8 @@ struct Counts {
 // lost says whether a call failed (errno) because the server of `fd` is gone.
 bool lost(int fd) {
   const int err = errno;
-  const auto is_gone = [](int e) { return e == ENOTCONN || e == ECONNABORTED; };
+  // ECANCELED: on the way over io_uring.
+  const auto is_gone = [](int e) { return e == ENOTCONN || e == ECONNABORTED || e == ECANCELED; };
   bool gone = is_gone(err);
   // EIO may be either: whether anybody answers is asked with statfs, which the kernel always passes on.
   for (int tries = 0; !gone && (err == EIO || err == ENODEV) && tries < 200; ++tries) {

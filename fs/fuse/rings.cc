@@ -1,0 +1,461 @@
+#include "fs/fuse/rings.h"
+
+#include <fcntl.h>
+#include <liburing.h>
+#include <linux/fuse.h>
+#include <poll.h>
+#include <sched.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <list>
+#include <mutex>
+#include <span>
+#include <string>
+#include <system_error>
+#include <thread>
+
+#include "fs/fuse/ops.h"
+#include "wrap/base/fd.h"
+#include "wrap/base/log.h"
+
+namespace ecfs::fs {
+namespace {
+
+// ---- include/uapi/linux/fuse.h; the headers of the oldest system lack this part
+
+struct EntryInOut {  // fuse_uring_ent_in_out
+  std::uint64_t flags;
+  std::uint64_t commit_id;
+  std::uint32_t payload_size;
+  std::uint32_t padding;
+  std::uint64_t reserved;
+};
+struct RequestHeader {                   // fuse_uring_req_header
+  std::array<std::uint8_t, 128> in_out;  // fuse_in_header, or the answer's fuse_out_header
+  std::array<std::uint8_t, 128> op_in;   // what comes first in the request, such as fuse_read_in
+  EntryInOut about;
+};
+static_assert(sizeof(RequestHeader) == 288);
+struct Command {  // fuse_uring_cmd_req
+  std::uint64_t flags;
+  std::uint64_t commit_id;
+  std::uint16_t queue;
+  std::array<std::uint8_t, 6> padding;
+};
+static_assert(sizeof(Command) == 24);
+constexpr std::uint32_t kRegister = 1;        // FUSE_IO_URING_CMD_REGISTER
+constexpr std::uint32_t kCommitAndFetch = 2;  // FUSE_IO_URING_CMD_COMMIT_AND_FETCH
+
+constexpr std::size_t kFront = 4096;  // before the payload: its header, and room to put the message together
+constexpr unsigned kSubmissions = 8;
+constexpr unsigned kCompletions = 256;           // more than the entries that a ring can come to
+constexpr std::uint32_t kLongBytes = 32 * 1024;  // a read of so much is one ahead of the program
+constexpr long kMaxQueues = 256;
+constexpr long kMostThreads = 16;  // of all queues together, unless that is less than two for each
+constexpr long kMostOfQueue = 4;
+
+// liburing 2.3 has no function for these two in its library.
+bool set_up(const io_uring& ring, unsigned what, const void* list, std::size_t num) noexcept {
+  return syscall(SYS_io_uring_register, ring.ring_fd, what, list, num) == 0;
+}
+
+// A queue that nobody stands at would hold its requests for ever. The supervisor clears the mount away.
+[[noreturn]] void end_server(int err, const char* what) {
+  log_line(LOG_CRIT, system_error(err, std::string("requests over io_uring: ") + what).what);
+  _exit(EXIT_FAILURE);
+}
+
+// RingEntry is what one request and then its answer pass through.
+class RingEntry {
+ public:
+  enum class State { kWaits, kServed, kAnswered };  // waits: the kernel has it, for the next request
+  State state = State::kWaits;
+  std::uint64_t unique = 0;  // of the request, where it is served
+
+  RingEntry() = default;
+  ~RingEntry() {
+    if (memory_ != nullptr) munmap(memory_, kFront + kMaxRequestBytes);
+  }
+  RingEntry(const RingEntry&) = delete;
+  RingEntry& operator=(const RingEntry&) = delete;
+
+  Status allocate() {
+    void* const at =
+        mmap(nullptr, kFront + kMaxRequestBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED) return system_error(errno, "memory for requests");
+    memory_ = static_cast<std::uint8_t*>(at);
+    parts_ = {iovec{memory_, sizeof(RequestHeader)}, iovec{payload(), kMaxRequestBytes}};
+    return {};
+  }
+  [[nodiscard]] std::uint8_t* payload() const noexcept { return memory_ + kFront; }
+  [[nodiscard]] const std::array<iovec, 2>& parts() const noexcept { return parts_; }
+  [[nodiscard]] std::uint64_t commit_id() const noexcept { return header().about.commit_id; }
+  [[nodiscard]] bool was_used() const noexcept { return header().about.commit_id != 0; }
+
+  [[nodiscard]] fuse_in_header in() const noexcept {
+    fuse_in_header out{};
+    std::memcpy(&out, header().in_out.data(), sizeof out);
+    return out;
+  }
+  [[nodiscard]] bool is_long_read(const fuse_in_header& in) const noexcept {
+    fuse_read_in read{};
+    std::memcpy(&read, header().op_in.data(), sizeof read);
+    return in.opcode == FUSE_READ && read.size >= kLongBytes;
+  }
+
+  // message puts the request together as it would come over /dev/fuse.
+  fuse_buf message(const fuse_in_header& in) noexcept {
+    const std::size_t payload_size = std::min<std::size_t>(header().about.payload_size, kMaxRequestBytes);
+    const std::size_t known = sizeof in + payload_size;
+    const std::size_t op_size = std::min(in.len > known ? in.len - known : 0, header().op_in.size());
+    fuse_buf out{};
+    out.size = known + op_size;
+    out.mem = payload() - op_size - sizeof in;
+    std::memcpy(out.mem, &in, sizeof in);
+    std::memcpy(payload() - op_size, header().op_in.data(), op_size);
+    return out;
+  }
+
+  void fill(const iovec* parts, int num) noexcept {
+    fuse_out_header out{};
+    std::memcpy(&out, parts[0].iov_base, sizeof out);
+    std::size_t size = 0;
+    for (const iovec& part : std::span(parts, static_cast<std::size_t>(num)).subspan(1)) {
+      if (part.iov_len > kMaxRequestBytes - size) {
+        out.error = -EIO;
+        size = 0;
+        break;
+      }
+      if (part.iov_base != payload() + size) std::memcpy(payload() + size, part.iov_base, part.iov_len);
+      size += part.iov_len;
+    }
+    std::memcpy(header().in_out.data(), &out, sizeof out);
+    header().about.payload_size = static_cast<std::uint32_t>(size);
+  }
+
+ private:
+  [[nodiscard]] RequestHeader& header() const noexcept { return *reinterpret_cast<RequestHeader*>(memory_); }  // NOLINT
+  std::uint8_t* memory_ = nullptr;
+  std::array<iovec, 2> parts_{};
+};
+
+thread_local Ring* t_ring = nullptr;
+
+}  // namespace
+
+// Ring is one thread at a queue.
+class Ring {
+ public:
+  Ring(fuse_session* session, unsigned queue) : session_(session), queue_(queue) {}
+  ~Ring();
+  Ring(const Ring&) = delete;
+  Ring& operator=(const Ring&) = delete;
+
+  Status make();
+  Status start();
+  void ask_to_stop();
+  void end();
+  bool answer(std::uint64_t unique, const iovec* parts, int num);
+  [[nodiscard]] MutableByteView buffer(std::size_t size) const noexcept {
+    if (current_ == nullptr || size > kMaxRequestBytes) return {};
+    return {current_->payload(), size};
+  }
+
+ private:
+  void work();
+  void complete(RingEntry* entry, int result);
+  void serve(RingEntry& entry);
+  void add_entry();
+  void commit_answered();
+  void submit(RingEntry& entry, std::uint32_t command);
+  void wait_for_call();
+  io_uring_sqe& next_submission();
+  void be_bound(bool bound);
+
+  fuse_session* const session_;
+  const unsigned queue_;
+  io_uring uring_{};
+  bool made_ = false;
+  Fd call_;  // an eventfd: something was answered by another thread, or the end has come
+  std::atomic<bool> ending_{false};
+  std::thread thread_;
+
+  // Of the thread alone.
+  RingEntry* current_ = nullptr;
+  bool bound_ = false;
+  cpu_set_t anywhere_{};
+
+  std::mutex mutex_;              // guards the entries' states
+  std::list<RingEntry> entries_;  // changed by the thread alone, with the mutex
+};
+
+Ring::~Ring() {
+  ask_to_stop();
+  end();
+}
+
+// What the ring may do is settled here and for good: no filter of system calls sees what goes through it.
+Status Ring::make() {
+  call_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!call_) return system_error(errno, "eventfd");
+  io_uring_params params{};
+  params.flags = IORING_SETUP_SQE128 | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+                 IORING_SETUP_R_DISABLED | IORING_SETUP_CQSIZE;
+  params.cq_entries = kCompletions;
+  if (const int err = io_uring_queue_init_params(kSubmissions, &uring_, &params); err != 0) {
+    return system_error(-err, "io_uring_setup");
+  }
+  made_ = true;
+  const std::array<int, 2> files{fuse_session_fd(session_), call_.get()};
+  if (const int err = io_uring_register_files(&uring_, files.data(), files.size()); err != 0) {
+    return system_error(-err, "register the files of a ring");
+  }
+  std::array<io_uring_restriction, 4> only{};
+  only[0].opcode = IORING_RESTRICTION_SQE_OP;
+  only[0].sqe_op = IORING_OP_URING_CMD;
+  only[1].opcode = IORING_RESTRICTION_SQE_OP;
+  only[1].sqe_op = IORING_OP_POLL_ADD;
+  only[2].opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED;
+  only[2].sqe_flags = IOSQE_FIXED_FILE;
+  only[3].opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED;
+  only[3].sqe_flags = IOSQE_FIXED_FILE;
+  if (!set_up(uring_, IORING_REGISTER_RESTRICTIONS, only.data(), only.size())) {
+    return system_error(errno, "restrict a ring");
+  }
+  return {};
+}
+
+Status Ring::start() {
+  try {
+    thread_ = std::thread([this] { work(); });
+  } catch (const std::system_error& e) {
+    return system_error(e.code().value(), "make a thread");
+  }
+  return {};
+}
+
+void Ring::ask_to_stop() {
+  ending_ = true;
+  if (call_) (void)eventfd_write(call_.get(), 1);
+}
+
+// With the ring goes its hold on /dev/fuse.
+void Ring::end() {
+  if (thread_.joinable()) thread_.join();
+  if (made_) io_uring_queue_exit(&uring_);
+  made_ = false;
+}
+
+io_uring_sqe& Ring::next_submission() {
+  io_uring_sqe* sqe = io_uring_get_sqe(&uring_);
+  if (sqe == nullptr) {  // all are used: the kernel takes them
+    (void)io_uring_submit(&uring_);
+    sqe = io_uring_get_sqe(&uring_);
+  }
+  if (sqe == nullptr) end_server(EBUSY, "submit");
+  std::memset(sqe, 0, 2 * sizeof *sqe);  // SQE128
+  sqe->flags = IOSQE_FIXED_FILE;
+  return *sqe;
+}
+
+void Ring::submit(RingEntry& entry, std::uint32_t command) {
+  Command what{};
+  what.queue = static_cast<std::uint16_t>(queue_);
+  io_uring_sqe& sqe = next_submission();
+  sqe.opcode = IORING_OP_URING_CMD;
+  sqe.fd = 0;
+  sqe.cmd_op = command;
+  if (command == kRegister) {
+    sqe.addr = reinterpret_cast<std::uint64_t>(entry.parts().data());  // NOLINT: as the kernel has it
+    sqe.len = static_cast<std::uint32_t>(entry.parts().size());
+  } else {
+    what.commit_id = entry.commit_id();
+  }
+  std::memcpy(sqe.cmd, &what, sizeof what);
+  io_uring_sqe_set_data(&sqe, &entry);
+}
+
+void Ring::wait_for_call() {
+  io_uring_sqe& sqe = next_submission();
+  sqe.opcode = IORING_OP_POLL_ADD;
+  sqe.fd = 1;
+  sqe.poll32_events = POLLIN;
+}
+
+void Ring::add_entry() {
+  const std::lock_guard lock(mutex_);
+  RingEntry& entry = entries_.emplace_back();
+  if (const Status done = entry.allocate(); !done) end_server(ENOMEM, "memory");
+  submit(entry, kRegister);
+}
+
+bool Ring::answer(std::uint64_t unique, const iovec* parts, int num) {
+  const std::lock_guard lock(mutex_);
+  for (RingEntry& entry : entries_) {
+    if (entry.state != RingEntry::State::kServed || entry.unique != unique) continue;
+    entry.fill(parts, num);
+    entry.state = RingEntry::State::kAnswered;
+    if (t_ring != this || current_ != &entry) (void)eventfd_write(call_.get(), 1);
+    return true;
+  }
+  return false;
+}
+
+// A CPU that this process may not use, or that is not there at present, leaves the thread where it is.
+void Ring::be_bound(bool bound) {
+  if (bound == bound_) return;
+  bound_ = bound;
+  cpu_set_t own;
+  CPU_ZERO(&own);
+  CPU_SET(queue_, &own);
+  (void)sched_setaffinity(0, sizeof own, bound ? &own : &anywhere_);
+}
+
+void Ring::serve(RingEntry& entry) {
+  const fuse_in_header in = entry.in();
+  {
+    const std::lock_guard lock(mutex_);
+    entry.state = RingEntry::State::kServed;
+    entry.unique = in.unique;
+  }
+  be_bound(!entry.is_long_read(in));
+  fuse_buf message = entry.message(in);
+  current_ = &entry;
+  fuse_session_process_buf(session_, &message);
+  current_ = nullptr;
+  bool answered = false;
+  bool none_waits = false;
+  {
+    const std::lock_guard lock(mutex_);
+    answered = entry.state == RingEntry::State::kAnswered;
+    if (answered) entry.state = RingEntry::State::kWaits;
+    none_waits = std::none_of(entries_.begin(), entries_.end(),
+                              [](const RingEntry& e) { return e.state == RingEntry::State::kWaits; });
+  }
+  if (answered) {
+    submit(entry, kCommitAndFetch);
+  } else if (none_waits) {
+    // Somebody else will answer, later. Afterwards there is one entry more than needed: a request may then wait for
+    // this thread where another is free.
+    add_entry();
+  }
+}
+
+void Ring::commit_answered() {
+  const std::lock_guard lock(mutex_);
+  for (RingEntry& entry : entries_) {
+    if (entry.state != RingEntry::State::kAnswered) continue;
+    entry.state = RingEntry::State::kWaits;
+    submit(entry, kCommitAndFetch);
+  }
+}
+
+void Ring::complete(RingEntry* entry, int result) {
+  if (entry == nullptr) {
+    eventfd_t count = 0;
+    (void)eventfd_read(call_.get(), &count);
+    commit_answered();
+    wait_for_call();
+  } else if (result == 0) {
+    serve(*entry);
+  } else if (result == -ENOTCONN || result == -ECONNABORTED || result == -ECANCELED) {
+    ending_ = true;  // unmounted
+  } else if (entry->was_used()) {
+    end_server(-result, "answer");
+  } else {
+    // Switched off meanwhile, or something that this kernel does otherwise. It goes over to /dev/fuse.
+    log_line(LOG_WARNING, system_error(-result, "requests over io_uring: register").what);
+    ending_ = true;
+  }
+}
+
+void Ring::work() {
+  t_ring = this;
+  (void)sched_getaffinity(0, sizeof anywhere_, &anywhere_);
+  be_bound(true);
+  if (!set_up(uring_, IORING_REGISTER_ENABLE_RINGS, nullptr, 0)) end_server(errno, "enable");
+  wait_for_call();
+  add_entry();
+  while (!ending_) {
+    const int done = io_uring_submit_and_wait(&uring_, 1);
+    if (done < 0 && done != -EINTR) end_server(-done, "wait");
+    io_uring_cqe* completion = nullptr;
+    while (io_uring_peek_cqe(&uring_, &completion) == 0) {
+      auto* const entry = static_cast<RingEntry*>(io_uring_cqe_get_data(completion));
+      const int result = completion->res;
+      io_uring_cqe_seen(&uring_, completion);
+      complete(entry, result);
+    }
+  }
+  (void)io_uring_submit(&uring_);  // the last answers
+}
+
+bool Rings::are_offered() {
+  const Fd file(open("/sys/module/fuse/parameters/enable_uring", O_RDONLY | O_CLOEXEC));
+  char value = 0;
+  return file && ::read(file.get(), &value, 1) == 1 && value == 'Y';
+}
+
+Rings::Rings(fuse_session* session) : session_(session) {}
+Rings::~Rings() = default;
+
+Result<std::unique_ptr<Rings>> Rings::make(fuse_session* session) {
+  const long num_queues = sysconf(_SC_NPROCESSORS_CONF);  // all that there can be, like the kernel
+  if (num_queues < 1 || num_queues > kMaxQueues) return Error{Code::kUnavailable, 0, "too many CPUs"};
+  std::unique_ptr<Rings> out(new Rings(session));
+  const long per_queue = std::clamp(kMostThreads / num_queues, 2L, kMostOfQueue);
+  rlimit limit{};  // a ring takes two descriptors; they are for files first of all
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / 16 < static_cast<rlim_t>(per_queue * num_queues)) {
+    return Error{Code::kUnavailable, 0, "too few descriptors"};
+  }
+  for (long i = 0; i < per_queue * num_queues; ++i) {
+    const auto queue = static_cast<unsigned>(i % num_queues);
+    ECFS_TRY(out->rings_.emplace_back(std::make_unique<Ring>(session, queue))->make());
+  }
+  return out;
+}
+
+Status Rings::start() {
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  Status done;
+  for (const auto& ring : rings_) {
+    done = ring->start();
+    if (!done) break;
+  }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return done;
+}
+
+void Rings::stop() {
+  for (const auto& ring : rings_) ring->ask_to_stop();
+  for (const auto& ring : rings_) ring->end();
+}
+
+bool Rings::answer(const iovec* parts, int num) {
+  fuse_out_header out{};
+  std::memcpy(&out, parts[0].iov_base, sizeof out);
+  if (out.unique == 0) return false;  // a notification
+  if (t_ring != nullptr && t_ring->answer(out.unique, parts, num)) return true;
+  return std::any_of(rings_.begin(), rings_.end(),
+                     [&](const auto& ring) { return ring->answer(out.unique, parts, num); });
+}
+
+MutableByteView answer_buffer(std::size_t size) noexcept {
+  return t_ring == nullptr ? MutableByteView() : t_ring->buffer(size);
+}
+
+}  // namespace ecfs::fs
