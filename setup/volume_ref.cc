@@ -93,7 +93,7 @@ wrap::VolumeStore::Places VolumeRef::places() const {
 
 std::string VolumeRef::shown() const { return profile ? profile->profile.name : lower_path; }
 
-Result<Identity> caller() { return identity_of(geteuid()); }
+Result<Identity> caller() { return own_identity(); }
 
 Result<std::string> absolute_path(const std::string& path) {
   std::string trimmed = path;

@@ -8,6 +8,7 @@
 #include <openssl/params.h>
 
 #include <algorithm>
+#include <atomic>
 
 #include "wrap/base/owned.h"
 #include "wrap/base/secret_heap.h"
@@ -20,6 +21,7 @@ using KdfCtx = Owned<EVP_KDF_CTX, EVP_KDF_CTX_free>;
 using Mac = Owned<EVP_MAC, EVP_MAC_free>;
 using MacCtx = Owned<EVP_MAC_CTX, EVP_MAC_CTX_free>;
 using DigestCtx = Owned<EVP_MD_CTX, EVP_MD_CTX_free>;
+using Digest = Owned<EVP_MD, EVP_MD_free>;
 using Cipher = Owned<EVP_CIPHER, EVP_CIPHER_free>;
 using CipherCtx = Owned<EVP_CIPHER_CTX, EVP_CIPHER_CTX_free>;
 
@@ -68,16 +70,30 @@ Result<CipherCtx> gcm_context(const Secret& key, ByteView nonce, ByteView associ
   return ctx;
 }
 
+// From the first that may hold a key. Until then OpenSSL makes its tables, which would take a hundred pages that cost
+// far more than others.
+std::atomic<bool> g_secrets_come{false};
+
 // With the names that OpenSSL gives of its source, which nobody needs.
-void* heap_alloc(std::size_t len, const char*, int) { return secret_alloc(len); }
+void* heap_alloc(std::size_t len, const char*, int) { return g_secrets_come ? secret_alloc(len) : ordinary_alloc(len); }
 void* heap_realloc(void* piece, std::size_t len, const char*, int) { return secret_realloc(piece, len); }
 void heap_free(void* piece, const char*, int) { secret_free(piece); }
 
 }  // namespace
 
 Status openssl_in_secret_heap() {
-  if (CRYPTO_set_mem_functions(heap_alloc, heap_realloc, heap_free) == 1) return {};
-  return Error{Code::kUnsupported, 0, "OpenSSL has memory of its own already"};
+  if (CRYPTO_set_mem_functions(heap_alloc, heap_realloc, heap_free) != 1) {
+    return Error{Code::kUnsupported, 0, "OpenSSL has memory of its own already"};
+  }
+  // What a provider has of a kind is looked up at the first of that kind. Nothing random: that has a state of its own.
+  OPENSSL_init_crypto(OPENSSL_INIT_LOAD_CONFIG, nullptr);
+  (void)Cipher(EVP_CIPHER_fetch(nullptr, "AES-256-GCM", nullptr));
+  (void)Digest(EVP_MD_fetch(nullptr, "SHA256", nullptr));
+  (void)Mac(EVP_MAC_fetch(nullptr, "HMAC", nullptr));
+  (void)Kdf(EVP_KDF_fetch(nullptr, "HKDF", nullptr));
+  ERR_clear_error();
+  g_secrets_come = true;
+  return {};
 }
 
 Error openssl_error(std::string_view what) {

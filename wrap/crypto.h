@@ -15,8 +15,9 @@ namespace ecfs::wrap {
 
 using Sha256 = std::array<std::uint8_t, 32>;
 
-// openssl_in_secret_heap has all that OpenSSL allocates in this process come from the secret heap (wrap/base): its
-// contexts hold keys. Call before any other use of OpenSSL: kUnsupported if it was used already.
+// openssl_in_secret_heap has what OpenSSL allocates in this process come from the secret heap (wrap/base): its contexts
+// hold keys. But for its tables of algorithms, which it makes here. Call before any other use of OpenSSL: kUnsupported
+// if it was used already.
 Status openssl_in_secret_heap();
 
 // openssl_error takes the text of OpenSSL's last error and empties its queue: "what: text".

@@ -217,6 +217,12 @@ TEST(Identity, Lookups) {
   EXPECT_EQ(ok(identity_of(uid_t{0})).name, "root");
   EXPECT_EQ(code_of(identity_of("no-such-user-here")), Code::kNotFound);
   EXPECT_EQ(code_of(identity_of(uid_t{3999999999U})), Code::kNotFound);
+  const Identity me = ok(own_identity());
+  EXPECT_EQ(me.uid, geteuid());
+  EXPECT_EQ(me.home, ok(identity_of(geteuid())).home);
+  std::vector<gid_t> groups(64);
+  groups.resize(static_cast<std::size_t>(getgroups(64, groups.data())));
+  EXPECT_EQ(me.groups, groups);
 }
 
 }  // namespace

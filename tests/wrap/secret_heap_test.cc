@@ -91,6 +91,22 @@ TEST(SecretHeap, MovingKeepsTheBytesAndWipesTheOldPlace) {
   secret_free(nullptr);
 }
 
+TEST(SecretHeap, AnOrdinaryPieceBecomesSecretWhenItMoves) {
+  auto* piece = bytes(ordinary_alloc(100));
+  ASSERT_NE(piece, nullptr);
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(piece) % 16, 0U);
+  EXPECT_EQ(flags_of(piece).find(" dd "), std::string::npos);
+  std::memset(piece, 0x5a, 100);
+  piece = bytes(secret_realloc(piece, 5000));
+  ASSERT_NE(piece, nullptr);
+  EXPECT_NE(flags_of(piece).find(" dd "), std::string::npos);
+  EXPECT_TRUE(std::all_of(piece, piece + 100, [](std::uint8_t b) { return b == 0x5a; }));
+  secret_free(piece);
+  EXPECT_EQ(ordinary_alloc(SIZE_MAX), nullptr);
+  for (const std::size_t len : {std::size_t{0}, std::size_t{40}, std::size_t{1} << 20})
+    secret_free(ordinary_alloc(len));
+}
+
 TEST(SecretHeap, MemoryIsUsedAgain) {
   std::set<void*> seen;
   for (int i = 0; i < 10000; ++i) {

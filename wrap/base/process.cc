@@ -35,8 +35,9 @@ std::int64_t now_ms() {
   return static_cast<std::int64_t>(t.tv_sec) * 1000 + t.tv_nsec / 1000000;
 }
 
+// Without the groups.
 template <class Lookup>
-Result<Identity> look_up(const std::string& whom, Lookup&& lookup) {
+Result<Identity> look_up_user(const std::string& whom, Lookup&& lookup) {
   std::vector<char> buffer(1024);
   passwd entry{};
   passwd* found = nullptr;
@@ -56,6 +57,12 @@ Result<Identity> look_up(const std::string& whom, Lookup&& lookup) {
   id.home = entry.pw_dir;
   id.uid = entry.pw_uid;
   id.gid = entry.pw_gid;
+  return id;
+}
+
+template <class Lookup>
+Result<Identity> look_up(const std::string& whom, Lookup&& lookup) {
+  ECFS_LET(Identity id, look_up_user(whom, lookup));
   int count = 64;
   for (;;) {
     id.groups.resize(static_cast<std::size_t>(count));
@@ -268,6 +275,18 @@ Result<Identity> identity_of(const std::string& user) {
 Result<Identity> identity_of(uid_t uid) {
   return look_up(std::to_string(uid),
                  [&](passwd* e, char* b, std::size_t n, passwd** f) { return getpwuid_r(uid, e, b, n, f); });
+}
+
+Result<Identity> own_identity() {
+  const uid_t uid = geteuid();
+  ECFS_LET(Identity id, look_up_user(std::to_string(uid), [&](passwd* e, char* b, std::size_t n, passwd** f) {
+             return getpwuid_r(uid, e, b, n, f);
+           }));
+  const int count = getgroups(0, nullptr);
+  if (count < 0) return system_error(errno, "ask for one's groups");
+  id.groups.resize(static_cast<std::size_t>(count));
+  if (getgroups(count, id.groups.data()) != count) return system_error(errno, "ask for one's groups");
+  return id;
 }
 
 Status become(const Identity& who) {

@@ -32,6 +32,9 @@ struct Identity {
 // identity_of looks a user up. An unknown user is kNotFound. Uses the _r functions only.
 Result<Identity> identity_of(const std::string& user);
 Result<Identity> identity_of(uid_t uid);
+// own_identity is that of the effective user, with the supplementary groups that this process has: asking the databases
+// for groups loads libraries and may ask a network.
+Result<Identity> own_identity();
 
 // become turns this process into `who` for good: groups, then gid, then uid, real, effective and saved; checks that
 // there is no way back. Does nothing if it is that user already without privilege.

@@ -24,6 +24,7 @@ constexpr std::uint32_t kOwnPages = kClasses;
 constexpr std::size_t kCachedBytes = 4096;  // a thread keeps this much of each size, and at least two pieces
 
 constexpr std::uint32_t kUsed = 0x5ec2e701;
+constexpr std::uint32_t kOrdinary = 0x0d10a7ed;
 constexpr std::uint32_t kFree = 0x0f2eed01;
 
 // Before each piece. `next` chains free ones.
@@ -60,7 +61,7 @@ std::uint8_t* piece_of(Header* header) noexcept { return reinterpret_cast<std::u
 
 Header* header_of(void* piece) noexcept {
   auto* header = reinterpret_cast<Header*>(static_cast<std::uint8_t*>(piece) - kHeaderBytes);
-  if (header->state != kUsed) std::abort();
+  if (header->state != kUsed && header->state != kOrdinary) std::abort();
   return header;
 }
 
@@ -191,6 +192,14 @@ void* secret_alloc(std::size_t len) noexcept {
   return piece_of(header);
 }
 
+void* ordinary_alloc(std::size_t len) noexcept {
+  if (len > SIZE_MAX - kHeaderBytes) return nullptr;
+  auto* header = static_cast<Header*>(std::malloc(len + kHeaderBytes));
+  if (header == nullptr) return nullptr;
+  *header = {kOrdinary, 0, {len}};
+  return piece_of(header);
+}
+
 void* secret_realloc(void* piece, std::size_t len) noexcept {
   if (piece == nullptr) return secret_alloc(len);
   const Header* header = header_of(piece);
@@ -206,6 +215,11 @@ void* secret_realloc(void* piece, std::size_t len) noexcept {
 void secret_free(void* piece) noexcept {
   if (piece == nullptr) return;
   Header* header = header_of(piece);
+  if (header->state == kOrdinary) {
+    header->state = kFree;
+    std::free(header);
+    return;
+  }
   if (header->size_class == kOwnPages) {
     (void)LockedPages::adopt({reinterpret_cast<std::uint8_t*>(header), static_cast<std::size_t>(header->len)});
     return;

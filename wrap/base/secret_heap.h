@@ -15,6 +15,10 @@ namespace ecfs {
 // process's SecretRules. The bytes are not set.
 void* secret_alloc(std::size_t len) noexcept;
 
+// ordinary_alloc gives a piece of malloc(3) that the two functions below take as well: for what a library allocates
+// before it is given a secret. Moved by secret_realloc it becomes a secret one.
+void* ordinary_alloc(std::size_t len) noexcept;
+
 // secret_realloc moves a piece (null: none) into one of `len` bytes and frees the old one. Null: the old one stays.
 void* secret_realloc(void* piece, std::size_t len) noexcept;
 
