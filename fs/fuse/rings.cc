@@ -57,6 +57,10 @@ static_assert(sizeof(Command) == 24);
 constexpr std::uint32_t kRegister = 1;        // FUSE_IO_URING_CMD_REGISTER
 constexpr std::uint32_t kCommitAndFetch = 2;  // FUSE_IO_URING_CMD_COMMIT_AND_FETCH
 
+// ---- include/uapi/linux/io_uring.h, the same
+constexpr unsigned kNoIoWait = 1U << 7;             // IORING_ENTER_NO_IOWAIT
+constexpr std::uint32_t kKnowsNoIoWait = 1U << 17;  // IORING_FEAT_NO_IOWAIT
+
 constexpr std::size_t kFront = 4096;  // before the payload: its header, and room to put the message together
 constexpr unsigned kSubmissions = 8;
 constexpr unsigned kCompletions = 256;           // more than the entries that a ring can come to
@@ -217,6 +221,8 @@ Status Ring::make() {
     return system_error(-err, "io_uring_setup");
   }
   made_ = true;
+  // Without it a mount that nobody uses looks like one that waits for a disk, to people and to what saves power.
+  if ((params.features & kKnowsNoIoWait) == 0) return Error{Code::kUnavailable, 0, "this kernel is older than 6.15"};
   const std::array<int, 2> files{fuse_session_fd(session_), call_.get()};
   if (const int err = io_uring_register_files(&uring_, files.data(), files.size()); err != 0) {
     return system_error(-err, "register the files of a ring");
@@ -388,7 +394,10 @@ void Ring::work() {
   wait_for_call();
   add_entry();
   while (!ending_) {
-    const int done = io_uring_submit_and_wait(&uring_, 1);
+    int done = io_uring_submit(&uring_);
+    if (done >= 0) {
+      done = io_uring_enter(static_cast<unsigned>(uring_.ring_fd), 0, 1, IORING_ENTER_GETEVENTS | kNoIoWait, nullptr);
+    }
     if (done < 0 && done != -EINTR) end_server(-done, "wait");
     io_uring_cqe* completion = nullptr;
     while (io_uring_peek_cqe(&uring_, &completion) == 0) {

@@ -1,4 +1,4 @@
-// Requests over io_uring, which Linux 6.14 and later offer beside /dev/fuse where the administrator has switched it on
+// Requests over io_uring, which Linux 6.15 and later offer beside /dev/fuse where the administrator has switched it on
 // (/sys/module/fuse/parameters/enable_uring).
 //
 // The kernel has a queue of requests for each CPU, filled by the programs that run there. A few threads stand at each

@@ -291,7 +291,7 @@ class Rings(Ecfs):
 
     @classmethod
     def missing(cls, tools):
-        return "" if os.access(cls.switch, os.W_OK) else "this kernel has no requests over io_uring (Linux 6.14 and later)"
+        return "" if os.access(cls.switch, os.W_OK) else "this kernel has no requests over io_uring (Linux 6.15 and later)"
 
     def switched_on(self, work):
         with open(self.switch) as f:
