@@ -167,13 +167,23 @@ Status check_not_mounted(const std::string& lower_path) {
   return {};
 }
 
-Result<Child> start_server(const MountJob& job, wrap::MountRequest request, const Mountpoint& at) {
-  request.lower_path = job.volume->lower_path;
-  request.mountpoint = at.path;
+namespace {
+
+wrap::MountdStart mountd_start(const MountJob& job) {
   wrap::MountdStart start;
-  start.request = &request;
   start.lower_dir = job.volume->lower_dir.get();
   start.foreground = job.foreground;
+  return start;
+}
+
+}  // namespace
+
+Result<Child> start_server(const MountJob& job, wrap::MountRequest request, const Mountpoint& at,
+                           std::optional<wrap::WaitingMountd> prepared) {
+  request.lower_path = job.volume->lower_path;
+  request.mountpoint = at.path;
+  wrap::MountdStart start = mountd_start(job);
+  start.request = &request;
 
   // fusermount3 mounts only where the user may write, and an unmounted Private may not be written. Through the
   // descriptor the directory below the mount gets its own mode back.
@@ -182,14 +192,14 @@ Result<Child> start_server(const MountJob& job, wrap::MountRequest request, cons
   const mode_t mode = st.st_mode & 07777;
   const bool closed = geteuid() != 0 && (mode & S_IWUSR) == 0;
   if (closed && fchmod(at.dir.get(), mode | S_IWUSR) != 0) return system_error(errno, "open up " + at.path);
-  auto child = wrap::start_mountd(start);
+  auto child = prepared ? wrap::mount_with(*std::move(prepared), request, start.timeout_ms) : wrap::start_mountd(start);
   if (closed) (void)fchmod(at.dir.get(), mode);
   if (!child) return with_context(std::move(child).error(), "mount " + job.volume->shown());
   return child;
 }
 
-Result<Child> mount_volume(const MountJob& job, const wrap::VolumeStore& store, const Secret& key,
-                           const Mountpoint& at) {
+Result<Child> mount_volume(const MountJob& job, const wrap::VolumeStore& store, const Secret& key, const Mountpoint& at,
+                           std::optional<wrap::WaitingMountd> prepared) {
   wrap::MountRequest request;
   request.options = job.options;
   if (store.header().must_be_read_only() && !request.options.read_only) {
@@ -198,7 +208,7 @@ Result<Child> mount_volume(const MountJob& job, const wrap::VolumeStore& store, 
   }
   request.volume_file = store.file().raw;
   ECFS_LET(request.key, key.clone());
-  return start_server(job, std::move(request), at);
+  return start_server(job, std::move(request), at, std::move(prepared));
 }
 
 Result<Child> open_and_mount(const MountJob& job, const std::string& mountpoint, const UnlockOptions& unlock_options) {
@@ -217,6 +227,12 @@ Result<Child> open_and_mount(const MountJob& job, const std::string& mountpoint,
     return check_mountpoint(mountpoint, volume.lower_path);
   };
   ECFS_TRY(check());
+  // It starts while the key is asked for and worked out. What hinders it is met again, and told, when it is needed. One
+  // in the foreground would get the Ctrl-C of a question.
+  std::optional<wrap::WaitingMountd> prepared;
+  if (!job.foreground) {
+    if (auto waiting = wrap::prepare_mountd(mountd_start(job))) prepared = *std::move(waiting);
+  }
   ECFS_LET(const wrap::Unlocked unlocked, unlock(store, unlock_options, volume.shown(), Token::kTry));
 
   // Between the question and the answer somebody else may have mounted it or changed its keys: once more, under the
@@ -231,7 +247,7 @@ Result<Child> open_and_mount(const MountJob& job, const std::string& mountpoint,
       warn(volume.shown() + ": the damaged copy of the header stays as it is: " + repaired.error().what);
     }
   }
-  return mount_volume(job, store, unlocked.key, at);
+  return mount_volume(job, store, unlocked.key, at, std::move(prepared));
 }
 
 namespace {

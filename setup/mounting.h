@@ -47,11 +47,13 @@ struct MountJob {
   wrap::MountOptions options;
   bool foreground = false;
 };
-// start_server starts ecfs-mountd with a request that has options and keys, and returns when the mount answers.
-Result<Child> start_server(const MountJob& job, wrap::MountRequest request, const Mountpoint& at);
+// start_server starts ecfs-mountd (none: `prepared`, which is waiting for it) with a request that has options and keys,
+// and returns when the mount answers.
+Result<Child> start_server(const MountJob& job, wrap::MountRequest request, const Mountpoint& at,
+                           std::optional<wrap::WaitingMountd> prepared = {});
 // mount_volume does so for a volume with a proven key. Read-only where the header asks for it.
-Result<Child> mount_volume(const MountJob& job, const wrap::VolumeStore& store, const Secret& key,
-                           const Mountpoint& at);
+Result<Child> mount_volume(const MountJob& job, const wrap::VolumeStore& store, const Secret& key, const Mountpoint& at,
+                           std::optional<wrap::WaitingMountd> prepared = {});
 
 // open_and_mount does it all: checks, then asks for the passphrase, then checks again under the volume's lock, brings
 // damaged copies of the header up to date, and mounts.

@@ -295,6 +295,15 @@ Result<MountRequest> receive_mount_request(int fd) {
   return request;
 }
 
+bool await_mount_request(int fd) {
+  char first = 0;
+  ssize_t n = 0;
+  do {
+    n = recv(fd, &first, 1, MSG_PEEK);
+  } while (n < 0 && errno == EINTR);
+  return n != 0;
+}
+
 std::string helper_path(const std::string& name) {
   if (const char* dir = secure_getenv("ECFS_LIBEXEC"); dir != nullptr && dir[0] == '/')
     return std::string(dir) + "/" + name;
@@ -324,7 +333,7 @@ Result<VolumeId> ecryptfs_mount_id(int lower_dir) {
   return id;
 }
 
-Result<Child> start_mountd(const MountdStart& start) {
+Result<WaitingMountd> prepare_mountd(const MountdStart& start) {
   std::array<int, 2> ends{};
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0)
     return system_error(errno, "make a socket pair");
@@ -338,7 +347,9 @@ Result<Child> start_mountd(const MountdStart& start) {
   options.fds = {
       {theirs.get(), kMountdRequestFd}, {start.lower_dir, kMountdLowerFd}, {ready.write_end.get(), kMountdReadyFd}};
   if (start.fuse_fd >= 0) options.fds.emplace_back(start.fuse_fd, kMountdFuseFd);
-  if (const auto& ecryptfs = start.request->options.ecryptfs; ecryptfs && ecryptfs->unlink_keys) {
+  const EcryptfsOptions* const ecryptfs =
+      start.request != nullptr && start.request->options.ecryptfs ? &*start.request->options.ecryptfs : nullptr;
+  if (ecryptfs != nullptr && ecryptfs->unlink_keys) {
     // For the supervisor, which reads no request. A signature is no secret.
     std::vector<EcryptfsSignature> signatures = ecryptfs->signatures;
     if (ecryptfs->name_signature) signatures.push_back(*ecryptfs->name_signature);
@@ -351,20 +362,26 @@ Result<Child> start_mountd(const MountdStart& start) {
   }
   options.run_as = start.run_as;
   options.new_session = !start.foreground;
-  ECFS_LET(Child child, spawn(options));
-  theirs.reset();
-  ready.write_end.reset();
+  ECFS_LET(const Child child, spawn(options));
+  return WaitingMountd{child, std::move(ours), std::move(ready.read_end)};
+}
 
-  Status done = send_mount_request(ours.get(), *start.request);
-  ours.reset();
+Result<Child> mount_with(WaitingMountd mountd, const MountRequest& request, int timeout_ms) {
+  Status done = send_mount_request(mountd.request.get(), request);
+  mountd.request.reset();
   // A program that gave up before it read everything says why on the other pipe: that is the better error.
-  if (Status answer = read_ready(ready.read_end.get(), start.timeout_ms); !answer) done = std::move(answer);
+  if (Status answer = read_ready(mountd.ready.get(), timeout_ms); !answer) done = std::move(answer);
   if (!done) {
-    kill(child.pid(), SIGTERM);
-    (void)child.wait(2000);
+    kill(mountd.child.pid(), SIGTERM);
+    (void)mountd.child.wait(2000);
     return std::move(done).error();
   }
-  return child;
+  return mountd.child;
+}
+
+Result<Child> start_mountd(const MountdStart& start) {
+  ECFS_LET(WaitingMountd mountd, prepare_mountd(start));
+  return mount_with(std::move(mountd), *start.request, start.timeout_ms);
 }
 
 Result<std::vector<MountEntry>> mounts() {

@@ -56,6 +56,8 @@ Result<VolumeId> ecryptfs_mount_id(int lower_dir);
 // `fd` is one end of a connected socket pair; a peer that is gone is an error, not a SIGPIPE.
 Status send_mount_request(int fd, const MountRequest& request);
 Result<MountRequest> receive_mount_request(int fd);
+// await_mount_request waits for one to begin; false: the other end was closed without.
+bool await_mount_request(int fd);
 
 // Descriptor numbers that ecfs-mountd is started with.
 constexpr int kMountdRequestFd = 3;  // a socket with the MountRequest
@@ -76,6 +78,17 @@ struct MountdStart {
 // start_mountd starts $ECFS_LIBEXEC/ecfs-mountd (only without privilege; else the installed path) and returns when the
 // mount answers.
 Result<Child> start_mountd(const MountdStart& start);
+
+// The same in two steps: while somebody is asked for a passphrase, or it is worked on, the program gets ready. One that
+// is dropped without a request ends by itself, and says nothing.
+struct WaitingMountd {
+  Child child;
+  Fd request;
+  Fd ready;
+};
+// prepare_mountd takes `start` without a request, of a volume that is no eCryptfs tree.
+Result<WaitingMountd> prepare_mountd(const MountdStart& start);
+Result<Child> mount_with(WaitingMountd mountd, const MountRequest& request, int timeout_ms);
 
 // helper_path gives the path of an installed helper program, or in $ECFS_LIBEXEC
 // unless this process gained privileges when it was started (secure_getenv).

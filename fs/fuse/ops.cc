@@ -537,9 +537,10 @@ void Seeker::answer_all() {
     if (questions_.empty()) return;
     const Question question = questions_.front();
     questions_.pop_front();
+    const bool writes_are_served = !stopping_;
     lock.unlock();
     // A kernel that has dropped the inode meanwhile has nothing to write for it.
-    (void)fuse_lowlevel_notify_inval_inode(session_, question.ino, 0, 0);
+    if (writes_are_served) (void)fuse_lowlevel_notify_inval_inode(session_, question.ino, 0, 0);
     if (const KeyGate::Pass pass(gate_); pass.has_keys()) {
       reply_seek(volume_, question);
     } else {

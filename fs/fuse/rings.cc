@@ -15,6 +15,7 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <charconv>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
@@ -22,6 +23,7 @@
 #include <mutex>
 #include <span>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <thread>
 
@@ -63,10 +65,10 @@ constexpr std::uint32_t kKnowsNoIoWait = 1U << 17;  // IORING_FEAT_NO_IOWAIT
 
 constexpr std::size_t kFront = 4096;  // before the payload: its header, and room to put the message together
 constexpr unsigned kSubmissions = 8;
-constexpr unsigned kCompletions = 256;           // more than the entries that a ring can come to
+constexpr unsigned kCompletions = 256;           // the kernel keeps more by itself
 constexpr std::uint32_t kLongBytes = 32 * 1024;  // a read of so much is one ahead of the program
 constexpr long kMaxQueues = 256;
-constexpr long kMostThreads = 16;  // of all queues together, unless that is less than two for each
+constexpr long kMostThreads = 64;  // of all queues together, unless that is less than two for each
 constexpr long kMostOfQueue = 4;
 
 // liburing 2.3 has no function for these two in its library.
@@ -167,7 +169,8 @@ class Ring {
   Ring& operator=(const Ring&) = delete;
 
   Status make();
-  Status start();
+  Status make_thread();
+  void serve();
   void ask_to_stop();
   void end();
   bool answer(std::uint64_t unique, const iovec* parts, int num);
@@ -179,7 +182,8 @@ class Ring {
  private:
   void work();
   void complete(RingEntry* entry, int result);
-  void serve(RingEntry& entry);
+  void fail(RingEntry& entry, int err);
+  void take(RingEntry& entry);
   void add_entry();
   void commit_answered();
   void submit(RingEntry& entry, std::uint32_t command);
@@ -192,6 +196,7 @@ class Ring {
   io_uring uring_{};
   bool made_ = false;
   Fd call_;  // an eventfd: something was answered by another thread, or the end has come
+  std::atomic<bool> begun_{false};
   std::atomic<bool> ending_{false};
   std::thread thread_;
 
@@ -242,7 +247,7 @@ Status Ring::make() {
   return {};
 }
 
-Status Ring::start() {
+Status Ring::make_thread() {
   try {
     thread_ = std::thread([this] { work(); });
   } catch (const std::system_error& e) {
@@ -251,8 +256,14 @@ Status Ring::start() {
   return {};
 }
 
+void Ring::serve() {
+  begun_ = true;
+  begun_.notify_all();
+}
+
 void Ring::ask_to_stop() {
   ending_ = true;
+  serve();
   if (call_) (void)eventfd_write(call_.get(), 1);
 }
 
@@ -294,9 +305,8 @@ void Ring::submit(RingEntry& entry, std::uint32_t command) {
 
 void Ring::wait_for_call() {
   io_uring_sqe& sqe = next_submission();
-  sqe.opcode = IORING_OP_POLL_ADD;
-  sqe.fd = 1;
-  sqe.poll32_events = POLLIN;
+  io_uring_prep_poll_add(&sqe, 1, POLLIN);
+  sqe.flags = IOSQE_FIXED_FILE;
 }
 
 void Ring::add_entry() {
@@ -328,7 +338,7 @@ void Ring::be_bound(bool bound) {
   (void)sched_setaffinity(0, sizeof own, bound ? &own : &anywhere_);
 }
 
-void Ring::serve(RingEntry& entry) {
+void Ring::take(RingEntry& entry) {
   const fuse_in_header in = entry.in();
   {
     const std::lock_guard lock(mutex_);
@@ -374,20 +384,33 @@ void Ring::complete(RingEntry* entry, int result) {
     commit_answered();
     wait_for_call();
   } else if (result == 0) {
-    serve(*entry);
-  } else if (result == -ENOTCONN || result == -ECONNABORTED || result == -ECANCELED) {
-    ending_ = true;  // unmounted
-  } else if (entry->was_used()) {
-    end_server(-result, "answer");
+    take(*entry);
   } else {
-    // Switched off meanwhile, or something that this kernel does otherwise. It goes over to /dev/fuse.
-    log_line(LOG_WARNING, system_error(-result, "requests over io_uring: register").what);
-    ending_ = true;
+    fail(*entry, -result);
   }
+}
+
+void Ring::fail(RingEntry& entry, int err) {
+  // Unmounted. What the kernel says to an answer that comes just then depends on how far it is.
+  pollfd device{fuse_session_fd(session_), 0, 0};
+  if (err == ENOTCONN || err == ECONNABORTED || err == ECANCELED ||
+      (poll(&device, 1, 0) > 0 && (device.revents & POLLERR) != 0)) {
+    ending_ = true;
+    return;
+  }
+  // Not registered: the switch was turned off meanwhile, or the kernel has no memory. Before all queues have a thread
+  // it goes over to /dev/fuse; later the others are enough.
+  if (entry.was_used() || (err != EOPNOTSUPP && err != ENOMEM && err != EINVAL)) end_server(err, "a command failed");
+  log_line(LOG_WARNING, system_error(err, "requests over io_uring: register").what);
+  const std::lock_guard lock(mutex_);
+  entries_.remove_if([&](const RingEntry& e) { return &e == &entry; });
+  if (entries_.empty()) ending_ = true;
 }
 
 void Ring::work() {
   t_ring = this;
+  begun_.wait(false);
+  if (ending_) return;
   (void)sched_getaffinity(0, sizeof anywhere_, &anywhere_);
   be_bound(true);
   if (!set_up(uring_, IORING_REGISTER_ENABLE_RINGS, nullptr, 0)) end_server(errno, "enable");
@@ -410,6 +433,25 @@ void Ring::work() {
   (void)io_uring_submit(&uring_);  // the last answers
 }
 
+namespace {
+
+// As many as the kernel has queues: CPUs that there can be, of which the last has the highest number ("0-3", "0,2-3").
+Result<long> num_possible_cpus() {
+  const Fd file(open("/sys/devices/system/cpu/possible", O_RDONLY | O_CLOEXEC));
+  std::array<char, 256> text{};
+  const ssize_t n = file ? ::read(file.get(), text.data(), text.size() - 1) : -1;
+  std::string_view list(text.data(), n > 0 ? static_cast<std::size_t>(n) : 0);
+  list.remove_prefix(std::min(list.find_last_of(",-") + 1, list.size()));
+  long last = -1;
+  if (std::from_chars(list.data(), list.data() + list.size(), last).ec != std::errc{} || last < 0 ||
+      last >= kMaxQueues) {
+    return Error{Code::kUnavailable, 0, "the number of CPUs is not known, or large"};
+  }
+  return last + 1;
+}
+
+}  // namespace
+
 bool Rings::are_offered() {
   const Fd file(open("/sys/module/fuse/parameters/enable_uring", O_RDONLY | O_CLOEXEC));
   char value = 0;
@@ -420,8 +462,7 @@ Rings::Rings(fuse_session* session) : session_(session) {}
 Rings::~Rings() = default;
 
 Result<std::unique_ptr<Rings>> Rings::make(fuse_session* session) {
-  const long num_queues = sysconf(_SC_NPROCESSORS_CONF);  // all that there can be, like the kernel
-  if (num_queues < 1 || num_queues > kMaxQueues) return Error{Code::kUnavailable, 0, "too many CPUs"};
+  ECFS_LET(const long num_queues, num_possible_cpus());
   std::unique_ptr<Rings> out(new Rings(session));
   const long per_queue = std::clamp(kMostThreads / num_queues, 2L, kMostOfQueue);
   rlimit limit{};  // a ring takes two descriptors; they are for files first of all
@@ -432,21 +473,29 @@ Result<std::unique_ptr<Rings>> Rings::make(fuse_session* session) {
     const auto queue = static_cast<unsigned>(i % num_queues);
     ECFS_TRY(out->rings_.emplace_back(std::make_unique<Ring>(session, queue))->make());
   }
+  out->num_queues_ = static_cast<std::size_t>(num_queues);
   return out;
 }
 
-Status Rings::start() {
+Status Rings::make_threads() {
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
+  std::size_t made = 0;
   Status done;
-  for (const auto& ring : rings_) {
-    done = ring->start();
+  for (; made < rings_.size(); ++made) {
+    done = rings_[made]->make_thread();
     if (!done) break;
   }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  return done;
+  if (made < num_queues_) return done;
+  rings_.resize(made);  // one at each queue is enough to begin with
+  return {};
+}
+
+void Rings::serve() {
+  for (const auto& ring : rings_) ring->serve();
 }
 
 void Rings::stop() {

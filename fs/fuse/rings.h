@@ -39,10 +39,13 @@ class Rings {
   Rings(const Rings&) = delete;
   Rings& operator=(const Rings&) = delete;
 
-  // start begins to serve. Once INIT was answered with OVER_IO_URING (kernel_io.cc) the kernel holds all requests back
-  // until then. The threads block every signal.
-  Status start();
-  // stop ends that: what a thread is at is answered, and no more is taken. At the end of the session.
+  // make_threads prepares to serve; they block every signal. Before INIT is answered, so that it can be said there
+  // whether they do. An error: as above.
+  Status make_threads();
+  // serve has them begin. Once INIT was answered with OVER_IO_URING (kernel_io.cc) the kernel holds all requests back
+  // until then.
+  void serve();
+  // stop ends that: what a thread is at is answered, and no more is taken. While there is the session.
   void stop();
 
   // answer takes what libfuse answers (a fuse_out_header, and what follows it), if that is to a request which came over
@@ -52,6 +55,7 @@ class Rings {
  private:
   explicit Rings(fuse_session* session);
   fuse_session* const session_;
+  std::size_t num_queues_ = 0;
   std::vector<std::unique_ptr<Ring>> rings_;  // one of each queue first, then the second of each, …
 };
 

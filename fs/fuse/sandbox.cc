@@ -301,7 +301,7 @@ std::optional<std::string> restrict_calls(const Confinement& what) {
     rules.add(SCMP_ACT_ALLOW, "io_uring_enter");
     rules.add(SCMP_ACT_ALLOW, "io_uring_register", equals(1, IORING_REGISTER_ENABLE_RINGS));
     rules.add(SCMP_ACT_KILL_PROCESS, "io_uring_register", differs(1, IORING_REGISTER_ENABLE_RINGS));
-    rules.add(SCMP_ACT_ALLOW, "sched_setaffinity");
+    rules.add(SCMP_ACT_ALLOW, "sched_setaffinity", equals(0, 0));  // of the thread itself
   } else {
     rules.add(SCMP_ACT_KILL_PROCESS, "io_uring_enter");
     rules.add(SCMP_ACT_KILL_PROCESS, "io_uring_register");

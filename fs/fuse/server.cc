@@ -318,6 +318,24 @@ Status confine_server(const wrap::MountOptions& options, int lower_dir, bool rin
   return {};
 }
 
+void say_no_rings(const Error& why) {
+  log_line(LOG_NOTICE, "requests come over /dev/fuse, as io_uring cannot be used: " + why.what);
+}
+
+// However it ends, the rings' threads do so before what they work with.
+class RingsEnd {
+ public:
+  explicit RingsEnd(Server& server) noexcept : server_(server) {}
+  ~RingsEnd() {
+    if (server_.rings) server_.rings->stop();
+  }
+  RingsEnd(const RingsEnd&) = delete;
+  RingsEnd& operator=(const RingsEnd&) = delete;
+
+ private:
+  Server& server_;
+};
+
 Status run(ServerStart& start) {
   // Threads begin with every signal blocked, so that those to stop reach the thread that waits for them.
   const Fd lower_dir(fcntl(start.lower.get(), F_DUPFD_CLOEXEC, 3));
@@ -350,9 +368,10 @@ Status run(ServerStart& start) {
     if (auto rings = Rings::make(session.get()); rings) {
       server.rings = *std::move(rings);
     } else {
-      log_line(LOG_NOTICE, "requests come over /dev/fuse, as io_uring cannot be used: " + rings.error().what);
+      say_no_rings(rings.error());
     }
   }
+  const RingsEnd rings_end(server);
   ECFS_TRY(confine_server(options, lower_dir.get(), server.rings != nullptr));
 
   opened.volume->start();
@@ -367,8 +386,14 @@ Status run(ServerStart& start) {
   sigset_t none;
   sigemptyset(&none);
   pthread_sigmask(SIG_SETMASK, &none, nullptr);
+  if (server.rings) {
+    if (const Status made = server.rings->make_threads(); !made) {
+      say_no_rings(made.error());
+      server.rings.reset();
+    }
+  }
   ECFS_TRY(answer_init(session.get()));
-  if (server.rings) ECFS_TRY(server.rings->start());
+  if (server.rings) server.rings->serve();
   ECFS_TRY(write_all(start.ready.get(), as_bytes("ok\n")));
   start.ready.reset();
   Status done = serve_requests(session.get(), kMaxThreads, server.rings != nullptr);
@@ -390,6 +415,7 @@ int serve(ServerStart start) {
   g_link = start.link.get();
   handle_stop_signals();
   if (!start.foreground) log_through(log_to_supervisor);
+  if (!wrap::await_mount_request(start.request.get())) return 0;
   Status done;
   try {
     done = run(start);

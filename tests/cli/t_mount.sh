@@ -22,6 +22,8 @@ chmod 700 low; chown ecfsbob: out/low; a mount --passphrase-file p out/low m
 echo "# a wrong passphrase"
 a mount --passphrase-file wrong low m
 check "nothing is mounted" not mounted m
+await not pgrep -u ecfsalice -x ecfs-mountd >/dev/null
+check "the server that was ready has ended" not pgrep -u ecfsalice -x ecfs-mountd
 echo "# the ordinary way"
 a mount --passphrase-file p low m
 alice sh -c 'echo text >m/file'

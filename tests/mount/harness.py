@@ -65,6 +65,12 @@ def with_rings_on():
     """Goes on in a child. The parent stays root to put the switch back, and ends as the child does."""
     if not os.access(RINGS_SWITCH, os.W_OK):
         skip_all("this kernel has no requests over io_uring, or root is needed to switch them on")
+    try:
+        with open("/proc/sys/kernel/io_uring_disabled") as f:
+            if f.read().strip() == "2":
+                skip_all("this machine forbids io_uring")
+    except FileNotFoundError:
+        pass
     before = switch_rings(True)
     pid = os.fork()
     if pid == 0:
@@ -80,6 +86,18 @@ def num_rings(pid):
     """Rings that a process has."""
     names = [os.readlink("/proc/%d/fd/%s" % (pid, fd)) for fd in os.listdir("/proc/%d/fd" % pid)]
     return names.count("anon_inode:[io_uring]")
+
+
+def is_served_over_rings(pid):
+    """Whether a thread of it waits in io_uring_enter."""
+    for task in os.listdir("/proc/%d/task" % pid):
+        try:
+            with open("/proc/%d/task/%s/syscall" % (pid, task)) as f:
+                if f.read().split()[0] == "426":
+                    return True
+        except OSError:
+            pass
+    return False
 
 
 def main(needs_root=False):
@@ -229,7 +247,7 @@ class Volume:
         if done.returncode != 0:
             raise RuntimeError("mount failed: " + done.stderr)
         self.supervisor = int(done.stdout)
-        if self.rings and os.geteuid() == 0 and num_rings(self.server) == 0:
+        if self.rings and os.geteuid() == 0 and not wait_for(lambda: is_served_over_rings(self.server), 5):
             raise RuntimeError("mounted, but requests do not come over io_uring")
         return self
 

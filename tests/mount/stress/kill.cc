@@ -59,8 +59,9 @@ bool lost(int fd) {
   // ECANCELED: on the way over io_uring.
   const auto is_gone = [](int e) { return e == ENOTCONN || e == ECONNABORTED || e == ECANCELED; };
   bool gone = is_gone(err);
-  // EIO may be either: whether anybody answers is asked with statfs, which the kernel always passes on.
-  for (int tries = 0; !gone && (err == EIO || err == ENODEV) && tries < 200; ++tries) {
+  // EIO may be either (so EINTR, of a server that ended while it was given the request over io_uring): whether anybody
+  // answers is asked with statfs, which the kernel always passes on.
+  for (int tries = 0; !gone && (err == EIO || err == ENODEV || err == EINTR) && tries < 200; ++tries) {
     struct statvfs fs {};
     gone = fstatvfs(fd, &fs) != 0 && is_gone(errno);
     if (!gone) usleep(10'000);
