@@ -65,8 +65,8 @@ constexpr std::uint32_t kKnowsNoIoWait = 1U << 17;  // IORING_FEAT_NO_IOWAIT
 
 constexpr std::size_t kFront = 4096;  // before the payload: its header, and room to put the message together
 constexpr unsigned kSubmissions = 8;
-constexpr unsigned kCompletions = 256;           // the kernel keeps more by itself
-constexpr std::uint32_t kLongBytes = 32 * 1024;  // a read of so much is one ahead of the program
+constexpr unsigned kCompletions = 256;  // the kernel keeps more by itself
+constexpr std::uint32_t kLongBytes = 32 * 1024;
 constexpr long kMaxQueues = 256;
 constexpr long kMostThreads = 64;  // of all queues together, unless that is less than two for each
 constexpr long kMostOfQueue = 4;
@@ -114,10 +114,11 @@ class RingEntry {
     std::memcpy(&out, header().in_out.data(), sizeof out);
     return out;
   }
-  [[nodiscard]] bool is_long_read(const fuse_in_header& in) const noexcept {
+  // Whether it is one of contents that the kernel reads ahead or writes back while the program goes on.
+  [[nodiscard]] bool is_long(const fuse_in_header& in) const noexcept {
     fuse_read_in read{};
     std::memcpy(&read, header().op_in.data(), sizeof read);
-    return in.opcode == FUSE_READ && read.size >= kLongBytes;
+    return (in.opcode == FUSE_READ ? read.size : header().about.payload_size) >= kLongBytes;
   }
 
   // message puts the request together as it would come over /dev/fuse.
@@ -345,7 +346,7 @@ void Ring::take(RingEntry& entry) {
     entry.state = RingEntry::State::kServed;
     entry.unique = in.unique;
   }
-  be_bound(!entry.is_long_read(in));
+  be_bound(!entry.is_long(in));
   fuse_buf message = entry.message(in);
   current_ = &entry;
   fuse_session_process_buf(session_, &message);

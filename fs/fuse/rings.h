@@ -3,8 +3,8 @@
 //
 // The kernel has a queue of requests for each CPU, filled by the programs that run there. A few threads stand at each
 // queue, bound to its CPU: who asks goes to sleep, the thread wakes in its place, and no other CPU has to be woken for
-// the request, which is what most small ones cost. Only while it serves long reads, ahead of a program that goes on
-// meanwhile, may a thread be anywhere. A thread takes one request at a time; the kernel gives the next one to whoever
+// the request, which is what most small ones cost. Only for long reads and writes, while the program goes on, may a
+// thread be anywhere. A thread takes one request at a time; the kernel gives the next one to whoever
 // began to wait last, and keeps it in the queue where nobody does.
 //
 // Over /dev/fuse there still come INIT, FORGET and INTERRUPT, and notifications go there.
