@@ -11,12 +11,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,10 +32,18 @@ std::array<char, kLine> line_of(const std::string& word, std::size_t number) {
   return out;
 }
 
-std::size_t num_resident(void* memory, std::size_t len) {
-  std::vector<unsigned char> pages(len / 4096);
-  if (mincore(memory, len, pages.data()) != 0) return pages.size();
-  return static_cast<std::size_t>(std::count_if(pages.begin(), pages.end(), [](unsigned char p) { return p & 1U; }));
+// The kB in a line "NAME:  123 kB" of a file in /proc; nothing else looks like it there.
+std::size_t kb_of(const char* file, const std::string& name) {
+  std::ifstream in(file);
+  for (std::string line; std::getline(in, line);) {
+    if (line.starts_with(name + ":")) return std::strtoul(line.c_str() + name.size() + 1, nullptr, 10);
+  }
+  return 0;
+}
+
+// Swapped out, and written by the device below.
+bool is_out(std::size_t len) {
+  return kb_of("/proc/self/smaps_rollup", "Swap") * 1024 >= len && kb_of("/proc/meminfo", "Writeback") == 0;
 }
 
 int hold(std::size_t mib, const std::string& word, const char* file) {
@@ -44,8 +52,8 @@ int hold(std::size_t mib, const std::string& word, const char* file) {
   if (memory == MAP_FAILED) return 1;
   char* const bytes = static_cast<char*>(memory);
   for (std::size_t i = 0; i < len / kLine; ++i) std::memcpy(bytes + i * kLine, line_of(word, i).data(), kLine);
-  // A page is gone from memory once it was written: by a machine without a processor of its own that takes a while.
-  for (int i = 0; i < 300 && num_resident(memory, len) > 0; ++i) {
+  // A machine without a processor of its own takes a while.
+  for (int i = 0; i < 300 && !is_out(len); ++i) {
     if (madvise(memory, len, MADV_PAGEOUT) != 0) return 1;
     usleep(100000);
   }

@@ -51,8 +51,8 @@ swaps() { sed 1d /proc/swaps | while read -r path kind size used priority; do ec
 etc() { cat /etc/fstab; cat /etc/crypttab /etc/initramfs-tools/conf.d/resume 2>&1 || true; find /etc/systemd /var/lib/ecfs -name '*wap*' 2>/dev/null || true; }
 # All that may change on a device of swap that is on: its header. And the table of its disk.
 state() { etc | md5sum; for d in "$@"; do dd if=$d iflag=direct bs=4096 count=1 2>/dev/null | md5sum; done; swaps; }
-out() { rm -f /tmp/stop; pages hold 8 "$1" /tmp/stop >/tmp/held & while ! grep -q out /tmp/held; do sleep 0.1; done; }
-back() { touch /tmp/stop; for i in $(seq 100); do grep -q intact /tmp/held && break; sleep 0.1; done; grep -c intact /tmp/held || true; }
+out() { rm -f /tmp/stop; : >/tmp/held; pages hold 8 "$1" /tmp/stop >/tmp/held & holder=$!; while ! grep -q out /tmp/held; do sleep 0.1; done; }
+back() { touch /tmp/stop; wait $holder || true; kept=$(grep -c intact /tmp/held || true); }
 timed() { local t=$(date +%s); "$@" >/tmp/log 2>&1; status=$?; say "$(($(date +%s) - t)) s $status: $*"; return 0; }
 """
 
@@ -77,7 +77,7 @@ say "plain $(pages count first /dev/vdd2)"
 timed ecfs setup-swap --yes --no-hibernation --wipe --device /dev/vdd2
 sed 's/^/| /' /tmp/log >&3
 say "wiped $(pages count first /dev/vdd2)"
-say "kept $(back)"
+back; say "kept $kept"
 say "swaps $(swaps)"
 swapon /dev/nvme0n1p1; swapon /dev/vg/swap
 timed ecfs setup-swap --yes --no-hibernation
@@ -85,7 +85,7 @@ swapoff /dev/mapper/ecfs_swap2; swapoff /dev/mapper/ecfs_swap3
 out second
 say "encrypted $(pages count second /dev/vdd2) $(pages count second /dev/mapper/ecfs_swap1)"
 say "written $(pages nonzero /dev/vdd2)"
-say "kept $(back)"
+back; say "kept $kept"
 swapon /dev/mapper/ecfs_swap2; swapon /dev/mapper/ecfs_swap3
 say "after $(swaps)"
 etc | md5sum >/tmp/1
@@ -191,7 +191,7 @@ SECOND = BOOT + "sync\n"
 THIRD = BOOT + r"""
 out third
 say "plain $(pages count third /dev/vdd2)"
-say "kept $(back)"
+back; say "kept $kept"
 timed ecfs setup-swap --undo --yes
 sed 's/^/| /' /tmp/log >&3
 say "undone $(swaps)"
