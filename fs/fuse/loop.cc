@@ -33,7 +33,7 @@ constexpr std::int64_t kTickNs = 1'000'000;
 constexpr unsigned kQuietTicks = 50;        // without a moment when all were at work: no need to look
 constexpr unsigned kTicksUntilFewer = 100;  // one thread less, if none was wanted meanwhile
 
-constexpr int kGatherMs = 1;
+constexpr int kGatherMs = 1;  // what is forgotten meanwhile comes in one message
 
 const unsigned kNumCpus = std::max(1U, std::thread::hardware_concurrency());
 

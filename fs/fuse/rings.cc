@@ -16,7 +16,6 @@
 #include <atomic>
 #include <cerrno>
 #include <charconv>
-#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <list>
@@ -479,17 +478,12 @@ Result<std::unique_ptr<Rings>> Rings::make(fuse_session* session) {
 }
 
 Status Rings::make_threads() {
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
   std::size_t made = 0;
   Status done;
   for (; made < rings_.size(); ++made) {
     done = rings_[made]->make_thread();
     if (!done) break;
   }
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
   if (made < num_queues_) return done;
   rings_.resize(made);  // one at each queue is enough to begin with
   return {};

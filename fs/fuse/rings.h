@@ -14,7 +14,6 @@
 
 #include <sys/uio.h>
 
-#include <cstdint>
 #include <memory>
 #include <vector>
 
@@ -39,8 +38,8 @@ class Rings {
   Rings(const Rings&) = delete;
   Rings& operator=(const Rings&) = delete;
 
-  // make_threads prepares to serve; they block every signal. Before INIT is answered, so that it can be said there
-  // whether they do. An error: as above.
+  // make_threads prepares to serve. Before INIT is answered, so that it can be said there whether they do; while the
+  // stop signals are blocked, as the threads go on to do. An error: as above.
   Status make_threads();
   // serve has them begin. Once INIT was answered with OVER_IO_URING (kernel_io.cc) the kernel holds all requests back
   // until then.

@@ -377,6 +377,12 @@ Status run(ServerStart& start) {
   opened.volume->start();
   suspension->start();
   server.seeker = std::make_unique<Seeker>(*opened.volume, server.gate, session.get());
+  if (server.rings) {
+    if (const Status made = server.rings->make_threads(); !made) {
+      say_no_rings(made.error());
+      server.rings.reset();
+    }
+  }
   if (options.idle_s > 0) {
     server.idle = std::make_unique<Idle>(
         options.idle_s, [&] { return server.files.empty() && server.dirs.empty(); },
@@ -386,12 +392,6 @@ Status run(ServerStart& start) {
   sigset_t none;
   sigemptyset(&none);
   pthread_sigmask(SIG_SETMASK, &none, nullptr);
-  if (server.rings) {
-    if (const Status made = server.rings->make_threads(); !made) {
-      say_no_rings(made.error());
-      server.rings.reset();
-    }
-  }
   ECFS_TRY(answer_init(session.get()));
   if (server.rings) server.rings->serve();
   ECFS_TRY(write_all(start.ready.get(), as_bytes("ok\n")));

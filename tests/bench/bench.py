@@ -24,6 +24,9 @@ import tempfile
 import time
 from io import BytesIO
 
+sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from rings_switch import SWITCH, switch_rings  # noqa: E402
+
 EXAMPLES = "/usr/share/doc/libfuse3-dev/examples"
 PACKAGES = ["gocryptfs", "securefs", "encfs", "cryfs"]
 PASSPHRASE = "bench 4711 correct horse"
@@ -287,22 +290,17 @@ class Rings(Ecfs):
     this one mounts."""
 
     name = "ecfs-rings"
-    switch = "/sys/module/fuse/parameters/enable_uring"
 
     @classmethod
     def missing(cls, tools):
-        return "" if os.access(cls.switch, os.W_OK) else "this kernel has no requests over io_uring (Linux 6.15 and later)"
+        return "" if os.access(SWITCH, os.W_OK) else "this kernel has no requests over io_uring (Linux 6.15 and later)"
 
     def switched_on(self, work):
-        with open(self.switch) as f:
-            before = f.read()
-        with open(self.switch, "w") as f:
-            f.write("Y")
+        before = switch_rings(True)
         try:
             return work()
         finally:
-            with open(self.switch, "w") as f:
-                f.write(before)
+            switch_rings(before)
 
     def mount(self):
         return self.switched_on(super().mount)

@@ -25,6 +25,7 @@ import unittest
 
 sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import sanitizer_reports  # noqa: E402
+from rings_switch import SWITCH, switch_rings  # noqa: E402
 
 MOUNT_NATIVE = os.environ.get("MOUNT_NATIVE", "mount_native")
 STRESS = os.environ.get("MOUNT_STRESS", "mount_stress")
@@ -34,7 +35,6 @@ OPTIONS = []
 ECRYPTFS = "--ecryptfs" in sys.argv  # the volumes of the tests are eCryptfs trees
 VARIANT = any(word in sys.argv for word in ("--ecryptfs", "--user", "--options", "--rings"))  # another test has the usual case
 RINGS = "--rings" in sys.argv
-RINGS_SWITCH = "/sys/module/fuse/parameters/enable_uring"
 LONGEST_NAME = 143 if ECRYPTFS else 255
 LIMITS = ["--holes", "0", "--longest-name", "143"] if ECRYPTFS else []  # for MOUNT_STRESS
 
@@ -52,18 +52,9 @@ def own_mount_namespace():
         libc.mount(b"none", b"/", None, (1 << 14) | (1 << 18), None)  # MS_REC | MS_PRIVATE
 
 
-def switch_rings(on):
-    """Gives what the switch said before."""
-    with open(RINGS_SWITCH) as f:
-        before = f.read().strip() == "Y"
-    with open(RINGS_SWITCH, "w") as f:
-        f.write("Y" if on else "N")
-    return before
-
-
 def with_rings_on():
     """Goes on in a child. The parent stays root to put the switch back, and ends as the child does."""
-    if not os.access(RINGS_SWITCH, os.W_OK):
+    if not os.access(SWITCH, os.W_OK):
         skip_all("this kernel has no requests over io_uring, or root is needed to switch them on")
     try:
         with open("/proc/sys/kernel/io_uring_disabled") as f:
