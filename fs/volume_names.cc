@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <optional>
 
 #include "fs/lower_names.h"
 #include "fs/volume.h"
@@ -32,6 +33,29 @@ class DirLocks {
 
  private:
   std::vector<std::unique_lock<std::shared_mutex>> locks_;
+};
+
+// OwnDescriptor has a directory whose name is to go reached by a descriptor from before that moment, so that who is in
+// it (an open handle, a working directory) gets an answer at any time. Ended without `keep`, the name still counts. The
+// directory's lock is held.
+class OwnDescriptor {
+ public:
+  OwnDescriptor(const InodeRef& dir, std::shared_ptr<const Fd> fd) : dir_(dir) { set(std::move(fd)); }
+  OwnDescriptor(const OwnDescriptor&) = delete;
+  OwnDescriptor& operator=(const OwnDescriptor&) = delete;
+  ~OwnDescriptor() {
+    if (!kept_) set(nullptr);
+  }
+  void keep() noexcept { kept_ = true; }
+
+ private:
+  void set(std::shared_ptr<const Fd> fd) {
+    const std::lock_guard lock(dir_->mutex);
+    dir_->dir->fd.swap(fd);
+  }
+
+  InodeRef dir_;
+  bool kept_ = false;
 };
 
 }  // namespace
@@ -468,16 +492,11 @@ Result<Entry> Volume::link(std::uint64_t nodeid, std::uint64_t new_parent, std::
 // ---- removing
 
 // removed notes that the name `lower_name` of the inode `was` is gone from the lower directory `parent`.
-void Volume::removed(const LowerStat& was, const Dir& parent, const LowerName& lower_name,
-                     const std::shared_ptr<const Fd>& removed_dir) {
+void Volume::removed(const LowerStat& was, const Dir& parent, const LowerName& lower_name) {
   const InodeRef inode = table_.find(was.key());
   if (!inode) return;
   if (inode->dir) {
-    {
-      const std::lock_guard lock(inode->mutex);
-      inode->dir->fd = removed_dir;  // who is still in it (a working directory) gets an answer
-    }
-    dir_fds_.drop(inode->id);
+    dir_fds_.drop(inode->id);  // its OwnDescriptor stays
     table_.retire(*inode);
     return;
   }
@@ -515,7 +534,7 @@ Status Volume::unlink(std::uint64_t parent, std::string_view name) {
   if (S_ISDIR(was->st.st_mode)) return Error{Code::kInvalid, EISDIR, "a directory"};
   if (unlinkat(dir.get(), lower.entry.c_str(), 0) != 0) return system_error(errno, "unlink");
   remove_side_file(dir, lower);
-  removed(*was, dir, lower, nullptr);
+  removed(*was, dir, lower);
   return {};
 }
 
@@ -584,6 +603,7 @@ Status Volume::rmdir(std::uint64_t parent, std::string_view name) {
     const DirLocks locks({dir.inode.get(), seen.node.inode.get()});
     const Result<LowerStat> now = stat_at(dir.get(), seen.lower.entry.c_str());
     if (!now || !(now->key() == seen.now->key())) continue;
+    OwnDescriptor own(seen.node.inode, seen.node.fd);
     if (unlinkat(dir.get(), seen.lower.entry.c_str(), AT_REMOVEDIR) != 0) {
       if (errno != ENOTEMPTY && errno != EEXIST) return system_error(errno, "remove a directory");
       ECFS_TRY(clear_leftovers(seen.node));
@@ -591,8 +611,9 @@ Status Volume::rmdir(std::uint64_t parent, std::string_view name) {
         return system_error(errno, "remove a directory");
       }
     }
+    own.keep();
     remove_side_file(dir, seen.lower);
-    removed(*seen.now, dir, seen.lower, seen.node.fd);
+    removed(*seen.now, dir, seen.lower);
     return {};
   }
   return gone();
@@ -670,6 +691,8 @@ Status Volume::rename_locked(const Dir& from, const Dir& to, const Place& source
     moved = table_.find(source.now->key());
   }
   if (exchange) other = to_dir ? target.node.inode : table_.find(target.now->key());
+  std::optional<OwnDescriptor> own;
+  if (to_dir && !exchange) own.emplace(target.node.inode, target.node.fd);
   {
     const std::unique_lock alone(moves_);
     if (syscall(SYS_renameat2, from.get(), source.lower.entry.c_str(), to.get(), target.lower.entry.c_str(), flags) !=
@@ -680,11 +703,12 @@ Status Volume::rename_locked(const Dir& from, const Dir& to, const Place& source
     }
     if (moved) move_link(moved, from, source.lower, to, target.lower, source_derived);
     if (other) move_link(other, to, target.lower, from, source.lower, target_derived);
+    if (own) own->keep();
   }
   to.inode->dir->names_fit = true;
   if (exchange) return {};
   remove_side_file(from, source.lower);
-  if (target.now) removed(*target.now, to, target.lower, target.node.fd);
+  if (target.now) removed(*target.now, to, target.lower);
   return {};
 }
 

@@ -72,7 +72,7 @@ struct DirState {
   bool loaded = false;                 // it was looked for a stored id
   bool stored = false;                 // `id` is the stored one
   std::atomic<bool> names_fit{false};  // new entries may be made: a name here decodes, or there is none
-  std::shared_ptr<const Fd> fd;        // of a removed directory: it has no name to reach it by
+  std::shared_ptr<const Fd> fd;        // of a directory that is (being) removed: no name leads to it
 };
 
 // NewLink is how an inode that is new to the table is reached.

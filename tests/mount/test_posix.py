@@ -205,6 +205,39 @@ class Names(MountTest):
             os.chdir("/")
         self.assertErrno(errno.ENOENT, os.stat, self.p("d"))
 
+    def test_an_open_directory_answers_while_it_is_removed(self):
+        # statx past the kernel's cache, all the while that the name goes, by rmdir and by rename
+        failed = []
+
+        def ask(fd):
+            buffer = ctypes.create_string_buffer(256)
+            while not done.is_set() and not failed:
+                try:
+                    call("statx", fd, b"", 0x1000 | 0x2000, 0xFFF, buffer)  # AT_EMPTY_PATH | AT_STATX_FORCE_SYNC
+                except OSError as e:
+                    failed.append(e)
+
+        for i in range(300):
+            os.mkdir(self.p("d"))
+            os.mkdir(self.p("other"))
+            fd = os.open(self.p("d"), os.O_RDONLY)
+            done = threading.Event()
+            asking = threading.Thread(target=ask, args=(fd,))
+            asking.start()
+            time.sleep(0.0005)
+            if i % 2:
+                os.rmdir(self.p("d"))
+                os.rmdir(self.p("other"))
+            else:
+                os.rename(self.p("other"), self.p("d"))
+            time.sleep(0.0005)
+            done.set()
+            asking.join()
+            os.close(fd)
+            self.assertEqual(failed, [])
+            if i % 2 == 0:
+                os.rmdir(self.p("d"))
+
     def test_many_entries_and_removal_while_listing(self):
         for i in range(3000):
             os.close(os.open(self.p("f%d" % i), os.O_CREAT | os.O_WRONLY, 0o600))

@@ -356,6 +356,7 @@ class Names {
     const int fd = openat(dirfd, path.empty() ? "." : path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) fail_errno("open " + shown(path) + " after the kill");
     DIR* dir = fdopendir(fd);
+    if (dir == nullptr) fail_errno("look at the open directory " + shown(path));
     std::vector<std::string> names;
     errno = 0;
     while (const dirent* entry = readdir(dir)) {  // NOLINT(concurrency-mt-unsafe)

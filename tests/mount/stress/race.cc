@@ -122,11 +122,13 @@ class Racer {
     }
   }
   void map_blocks(int fd) {
-    struct stat st {};
-    expect(fstat(fd, &st), "fstat", {});
     // Nobody cuts files that are mapped here: a page behind the end would be a signal. So only the first block, which
-    // no truncation takes away.
-    if (st.st_size < static_cast<off_t>(kBlock)) return;
+    // no truncation takes away, once it is there; for the kernel too, which without the writeback cache learns a size
+    // from the answer to a write, when fstat may have told it.
+    std::array<char, kBlock> first{};
+    const ssize_t got = pread(fd, first.data(), first.size(), 0);
+    expect(got, "read", {});
+    if (got < static_cast<ssize_t>(kBlock)) return;
     void* const map = mmap(nullptr, kBlock, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (map == MAP_FAILED) fail_errno("mmap");
     Block block;
@@ -181,7 +183,7 @@ class Racer {
     expect(fd, "open directory", {ENOENT, ENOTDIR, ELOOP});
     if (fd < 0) return;
     DIR* dir = fdopendir(fd);
-    std::set<std::string> seen;
+    if (dir == nullptr) fail_errno("look at an open directory");
     errno = 0;
     while (const dirent* entry = readdir(dir)) {  // NOLINT(concurrency-mt-unsafe)
       struct stat st {};
@@ -299,6 +301,7 @@ std::uint64_t digest(int dirfd, const std::string& path, std::uint64_t& num, std
   const int fd = openat(dirfd, path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) fail_errno("open " + shown(path));
   DIR* dir = fdopendir(fd);
+  if (dir == nullptr) fail_errno("look at the open directory " + shown(path));
   std::set<std::string> names;
   errno = 0;
   while (const dirent* entry = readdir(dir)) {  // NOLINT(concurrency-mt-unsafe)

@@ -134,6 +134,7 @@ std::set<std::string> names_in(int dirfd, const std::string& path, std::map<std:
   const int fd = openat(dirfd, path.empty() ? "." : path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) fail_errno("list " + path_shown(path));
   DIR* dir = fdopendir(fd);
+  if (dir == nullptr) fail_errno("look at the open directory " + path_shown(path));
   std::set<std::string> names;
   errno = 0;
   while (const dirent* entry = readdir(dir)) {  // NOLINT(concurrency-mt-unsafe): each has its own DIR
