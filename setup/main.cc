@@ -3,8 +3,10 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <exception>
+#include <string_view>
 
 #include "setup/command.h"
 #include "setup/messages.h"
@@ -49,6 +51,39 @@ std::vector<std::string> arguments(const std::string& called_as, std::vector<std
   return args;
 }
 
+struct Listed {
+  std::string_view name;
+  void (*add)(const CommandLine& top, std::vector<Command>& to);
+};
+template <Command (*Add)(CommandLine)>
+void add_one(const CommandLine& top, std::vector<Command>& to) {
+  to.push_back(Add(top));
+}
+template <std::vector<Command> (*Add)(CommandLine)>
+void add_several(const CommandLine& top, std::vector<Command>& to) {
+  for (Command& command : Add(top)) to.push_back(std::move(command));
+}
+// In the order of the help text. Several that are declared together come last: none of their names is looked for.
+constexpr std::array<Listed, 19> kCommands{{{"setup-private", add_one<add_setup_private>},
+                                            {"mount-private", add_one<add_mount_private>},
+                                            {"umount-private", add_one<add_umount_private>},
+                                            {"status", add_one<add_status>},
+                                            {"init", add_one<add_init>},
+                                            {"mount", add_one<add_mount>},
+                                            {"umount", add_one<add_umount>},
+                                            {"key", add_several<add_key>},
+                                            {"tpm", add_one<add_tpm_status>},
+                                            {"recover-private", add_one<add_recover_private>},
+                                            {"adduser-hook", add_one<add_adduser_hook>},
+                                            {"migrate", add_one<add_migrate>},
+                                            {"bench", add_one<add_bench>},
+                                            {"fsck", add_one<add_fsck>},
+                                            {"stat", add_one<add_stat>},
+                                            {"find", add_one<add_find>},
+                                            {"setup-boot", add_one<add_setup_boot>},
+                                            {"setup-swap", add_one<add_setup_swap>},
+                                            {"", add_several<add_wrapped_passphrase>}}};
+
 int run(const std::vector<std::string>& args) {
   Parser parser("ecfs", "ecfs keeps private files encrypted on disk and opens them at login.",
                 std::string("ecfs ") + ECFS_VERSION);
@@ -57,21 +92,13 @@ int run(const std::vector<std::string>& args) {
       "Begin with:      ecfs setup-private      an encrypted ~/Private that opens at login\n"
       "or with:         ecfs init DIRECTORY     any encrypted directory\n"
       "Each command has --help and a man page, as in `man ecfs-mount`.");
-  std::vector<Command> commands = {add_setup_private(top), add_mount_private(top), add_umount_private(top),
-                                   add_status(top),        add_init(top),          add_mount(top),
-                                   add_umount(top)};
-  for (Command& command : add_key(top)) commands.push_back(std::move(command));
-  commands.push_back(add_tpm_status(top));
-  commands.push_back(add_recover_private(top));
-  commands.push_back(add_adduser_hook(top));
-  commands.push_back(add_migrate(top));
-  commands.push_back(add_bench(top));
-  commands.push_back(add_fsck(top));
-  commands.push_back(add_stat(top));
-  commands.push_back(add_find(top));
-  commands.push_back(add_setup_boot(top));
-  commands.push_back(add_setup_swap(top));
-  for (Command& command : add_wrapped_passphrase(top)) commands.push_back(std::move(command));
+  // Declaring them all takes as long as the rest of a short command: only the one that is called, if it is known.
+  std::vector<Command> commands;
+  const std::string called = args.empty() || args[0].empty() ? "--help" : args[0];
+  const bool known = std::any_of(kCommands.begin(), kCommands.end(), [&](const Listed& c) { return c.name == called; });
+  for (const Listed& listed : kCommands) {
+    if (!known || listed.name == called) listed.add(top, commands);
+  }
 
   const Parsed parsed = parser.parse(args);
   if (parsed.text) {

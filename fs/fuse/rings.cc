@@ -188,6 +188,8 @@ class Ring {
   void commit_answered();
   void submit(RingEntry& entry, std::uint32_t command);
   void wait_for_call();
+  enum class Wait { kNo, kYes };
+  void hand_over(Wait wait);
   io_uring_sqe& next_submission();
   void be_bound(bool bound);
 
@@ -274,10 +276,24 @@ void Ring::end() {
   made_ = false;
 }
 
+// hand_over gives the kernel what was prepared and with Wait::kYes waits until something is there, in one system call:
+// liburing 2.3 has none that does both without looking like one that waits for a disk.
+void Ring::hand_over(Wait wait) {
+  io_uring_sq& sq = uring_.sq;
+  unsigned tail = *sq.ktail;
+  for (; sq.sqe_head != sq.sqe_tail; ++sq.sqe_head) sq.array[tail++ & sq.ring_mask] = sq.sqe_head & sq.ring_mask;
+  io_uring_smp_store_release(sq.ktail, tail);
+  const unsigned num = tail - io_uring_smp_load_acquire(sq.khead);  // with what it did not take before
+  const bool waits = wait == Wait::kYes;
+  const int done = io_uring_enter(static_cast<unsigned>(uring_.ring_fd), num, waits ? 1 : 0,
+                                  waits ? IORING_ENTER_GETEVENTS | kNoIoWait : 0, nullptr);
+  if (waits && done < 0 && done != -EINTR) end_server(-done, "wait");
+}
+
 io_uring_sqe& Ring::next_submission() {
   io_uring_sqe* sqe = io_uring_get_sqe(&uring_);
   if (sqe == nullptr) {  // all are used: the kernel takes them
-    (void)io_uring_submit(&uring_);
+    hand_over(Wait::kNo);
     sqe = io_uring_get_sqe(&uring_);
   }
   if (sqe == nullptr) end_server(EBUSY, "submit");
@@ -417,11 +433,7 @@ void Ring::work() {
   wait_for_call();
   add_entry();
   while (!ending_) {
-    int done = io_uring_submit(&uring_);
-    if (done >= 0) {
-      done = io_uring_enter(static_cast<unsigned>(uring_.ring_fd), 0, 1, IORING_ENTER_GETEVENTS | kNoIoWait, nullptr);
-    }
-    if (done < 0 && done != -EINTR) end_server(-done, "wait");
+    hand_over(Wait::kYes);
     io_uring_cqe* completion = nullptr;
     while (io_uring_peek_cqe(&uring_, &completion) == 0) {
       auto* const entry = static_cast<RingEntry*>(io_uring_cqe_get_data(completion));
@@ -430,7 +442,7 @@ void Ring::work() {
       complete(entry, result);
     }
   }
-  (void)io_uring_submit(&uring_);  // the last answers
+  hand_over(Wait::kNo);  // the last answers
 }
 
 namespace {
