@@ -163,7 +163,7 @@ Result<std::shared_ptr<const Fd>> Volume::dir_fd(const InodeRef& dir, bool moves
         {
           const std::lock_guard lock(at->mutex);
           up = at->link.parent;
-          fd = at->dir->fd;
+          fd = at->own_fd();
         }
         if (fd) {
           way.pop_back();
@@ -224,7 +224,7 @@ Result<LowerStat> Volume::look(const InodeRef& inode) {
   {
     const std::lock_guard lock(inode->mutex);
     open = inode->open;
-    if (inode->dir) removed = inode->dir->fd;
+    removed = inode->own_fd();
   }
   if (open) {
     const std::shared_lock lock(open->upgrade);
@@ -246,14 +246,17 @@ auto Volume::on_fd(const InodeRef& inode, F&& use) -> decltype(use(0)) {
     return use(fd->get());
   }
   std::shared_ptr<OpenFile> open;
+  std::shared_ptr<const Fd> removed;
   {
     const std::lock_guard lock(inode->mutex);
     open = inode->open;
+    removed = inode->own_fd();
   }
   if (open) {
     const std::shared_lock lock(open->upgrade);
     return use(open->file.fd());
   }
+  if (removed) return use(removed->get());
   return at_link(*inode, [&](int dirfd, const char* name) -> decltype(use(0)) {
     ECFS_LET(const Fd fd, open_lower(dirfd, name, O_PATH));
     ECFS_LET(const LowerStat st, stat_at(fd.get(), ""));
@@ -446,13 +449,22 @@ Result<struct stat> Volume::setattr(std::uint64_t nodeid, const AttrChange& chan
 }
 
 Result<std::string> Volume::stored_target(const Inode& inode) {
+  const auto read = [](int dirfd, const char* name) -> Result<std::string> {
+    std::array<char, 4097> buffer{};
+    const ssize_t n = readlinkat(dirfd, name, buffer.data(), buffer.size());
+    if (n < 0) return system_error(errno, "read a symbolic link");
+    return std::string(buffer.data(), static_cast<std::size_t>(n));
+  };
+  std::shared_ptr<const Fd> removed;
+  {
+    const std::lock_guard lock(inode.mutex);
+    removed = inode.own_fd();
+  }
+  if (removed) return read(removed->get(), "");
   return at_link(inode, [&](int dirfd, const char* name) -> Result<std::string> {
     ECFS_LET(const LowerStat st, stat_at(dirfd, name));
     if (!(st.key() == inode.key)) return gone();
-    std::array<char, 4097> buffer{};
-    const ssize_t n = readlinkat(dirfd, name, buffer.data(), buffer.size());
-    if (n < 0) return system_error(errno, name);
-    return std::string(buffer.data(), static_cast<std::size_t>(n));
+    return read(dirfd, name);
   });
 }
 

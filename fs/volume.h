@@ -239,6 +239,7 @@ class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the orde
                        std::string_view new_name, std::string_view old_name, unsigned flags);
   Status keep_id(const Dir& dir);
   Status clear_leftovers(const Dir& dir);
+  Dir special_at(const Dir& dir, const LowerName& name, const LowerStat& was);
   void removed(const LowerStat& was, const Dir& parent, const LowerName& lower_name);
   Status refuse_conflict(const Dir& dir, const DirId& id, std::string_view plain);
   void note_link(const InodeRef& inode, const InodeRef& parent, const std::string& lower_name, const DirId& derived);

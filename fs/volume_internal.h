@@ -77,9 +77,9 @@ auto Volume::at_link(const Inode& inode, F&& use) -> decltype(use(0, "")) {
       std::string name;
       {
         const std::lock_guard lock(inode.mutex);
-        const std::size_t num_others = inode.others ? inode.others->size() : 0;
+        const std::size_t num_others = inode.others ? inode.others->links.size() : 0;
         if (i > num_others) break;
-        const Link& link = i == 0 ? inode.link : (*inode.others)[i - 1];
+        const Link& link = i == 0 ? inode.link : inode.others->links[i - 1];
         if (!link.parent) break;
         parent = link.parent;
         name = link.name.get();

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
-#include <optional>
 
 #include "fs/lower_names.h"
 #include "fs/volume.h"
@@ -35,12 +34,12 @@ class DirLocks {
   std::vector<std::unique_lock<std::shared_mutex>> locks_;
 };
 
-// OwnDescriptor has a directory whose name is to go reached by a descriptor from before that moment, so that who is in
-// it (an open handle, a working directory) gets an answer at any time. Ended without `keep`, the name still counts. The
-// directory's lock is held.
+// OwnDescriptor has what is to lose its last name reached by a descriptor from before that moment, so that who has it
+// (an open directory or FIFO, a working directory) gets an answer at any time. Ended without `keep`, the name still
+// counts. The lock of the directory that holds the name is held, and a directory's own. Given no inode it does nothing.
 class OwnDescriptor {
  public:
-  OwnDescriptor(const InodeRef& dir, std::shared_ptr<const Fd> fd) : dir_(dir) { set(std::move(fd)); }
+  OwnDescriptor(InodeRef inode, std::shared_ptr<const Fd> fd) : inode_(std::move(inode)) { set(std::move(fd)); }
   OwnDescriptor(const OwnDescriptor&) = delete;
   OwnDescriptor& operator=(const OwnDescriptor&) = delete;
   ~OwnDescriptor() {
@@ -50,11 +49,12 @@ class OwnDescriptor {
 
  private:
   void set(std::shared_ptr<const Fd> fd) {
-    const std::lock_guard lock(dir_->mutex);
-    dir_->dir->fd.swap(fd);
+    if (!inode_) return;
+    const std::lock_guard lock(inode_->mutex);
+    inode_->swap_own_fd(fd);
   }
 
-  InodeRef dir_;
+  InodeRef inode_;
   bool kept_ = false;
 };
 
@@ -491,6 +491,19 @@ Result<Entry> Volume::link(std::uint64_t nodeid, std::uint64_t new_parent, std::
 
 // ---- removing
 
+// special_at gives the inode and a descriptor of what is neither a regular file nor a directory, if the kernel knows it
+// and the name is its only one; else none. (A regular file that is open has a descriptor.)
+Volume::Dir Volume::special_at(const Dir& dir, const LowerName& name, const LowerStat& was) {
+  if (S_ISREG(was.st.st_mode) || S_ISDIR(was.st.st_mode) || was.st.st_nlink > 1) return {};
+  InodeRef inode = table_.find(was.key());
+  if (!inode) return {};
+  Result<Fd> fd = open_lower(dir.get(), name.entry.c_str(), O_PATH);
+  if (!fd) return {};
+  const Result<LowerStat> st = stat_at(fd->get(), "");
+  if (!st || !(st->key() == was.key())) return {};
+  return {std::move(inode), std::make_shared<const Fd>(*std::move(fd))};
+}
+
 // removed notes that the name `lower_name` of the inode `was` is gone from the lower directory `parent`.
 void Volume::removed(const LowerStat& was, const Dir& parent, const LowerName& lower_name) {
   const InodeRef inode = table_.find(was.key());
@@ -532,7 +545,10 @@ Status Volume::unlink(std::uint64_t parent, std::string_view name) {
     return was.error();
   }
   if (S_ISDIR(was->st.st_mode)) return Error{Code::kInvalid, EISDIR, "a directory"};
+  const Dir special = special_at(dir, lower, *was);
+  OwnDescriptor own(special.inode, special.fd);
   if (unlinkat(dir.get(), lower.entry.c_str(), 0) != 0) return system_error(errno, "unlink");
+  own.keep();
   remove_side_file(dir, lower);
   removed(*was, dir, lower);
   return {};
@@ -691,8 +707,10 @@ Status Volume::rename_locked(const Dir& from, const Dir& to, const Place& source
     moved = table_.find(source.now->key());
   }
   if (exchange) other = to_dir ? target.node.inode : table_.find(target.now->key());
-  std::optional<OwnDescriptor> own;
-  if (to_dir && !exchange) own.emplace(target.node.inode, target.node.fd);
+  Dir replaced = target.node;
+  if (target.now && !to_dir) replaced = special_at(to, target.lower, *target.now);
+  if (exchange) replaced = {};
+  OwnDescriptor own(replaced.inode, replaced.fd);
   {
     const std::unique_lock alone(moves_);
     if (syscall(SYS_renameat2, from.get(), source.lower.entry.c_str(), to.get(), target.lower.entry.c_str(), flags) !=
@@ -703,7 +721,7 @@ Status Volume::rename_locked(const Dir& from, const Dir& to, const Place& source
     }
     if (moved) move_link(moved, from, source.lower, to, target.lower, source_derived);
     if (other) move_link(other, to, target.lower, from, source.lower, target_derived);
-    if (own) own->keep();
+    own.keep();
   }
   to.inode->dir->names_fit = true;
   if (exchange) return {};

@@ -45,7 +45,8 @@ Inode::Inode(std::uint64_t nodeid, const InodeKey& k, InodeTable& t, mode_t mode
 
 bool Inode::has_link(const Inode* in, std::string_view lower_name) const noexcept {
   if (link.is(in, lower_name)) return true;
-  return others && std::any_of(others->begin(), others->end(), [&](const Link& l) { return l.is(in, lower_name); });
+  return others &&
+         std::any_of(others->links.begin(), others->links.end(), [&](const Link& l) { return l.is(in, lower_name); });
 }
 
 void Inode::note_link(Link fresh, std::vector<Link>& dropped) {
@@ -56,28 +57,30 @@ void Inode::note_link(Link fresh, std::vector<Link>& dropped) {
     dropped.push_back(std::move(fresh));
     return;
   }
-  if (!others) others = std::make_unique<std::vector<Link>>();
-  if (!known && others->size() >= kMaxOtherLinks) {
-    dropped.push_back(std::move(others->front()));
-    others->erase(others->begin());
+  if (!others) others = std::make_unique<OtherWays>();
+  std::vector<Link>& links = others->links;
+  if (!known && links.size() >= kMaxOtherLinks) {
+    dropped.push_back(std::move(links.front()));
+    links.erase(links.begin());
   }
-  others->push_back(std::move(fresh));
+  links.push_back(std::move(fresh));
 }
 
 bool Inode::drop_link(const Inode* in, std::string_view lower_name, std::vector<Link>& dropped) {
   if (link.is(in, lower_name)) {
     dropped.push_back(std::exchange(link, Link()));
-    if (others && !others->empty()) {
-      link = std::move(others->back());
-      others->pop_back();
+    if (others && !others->links.empty()) {
+      link = std::move(others->links.back());
+      others->links.pop_back();
     }
     return true;
   }
   if (!others) return false;
-  const auto found = std::find_if(others->begin(), others->end(), [&](const Link& l) { return l.is(in, lower_name); });
-  if (found == others->end()) return false;
+  std::vector<Link>& links = others->links;
+  const auto found = std::find_if(links.begin(), links.end(), [&](const Link& l) { return l.is(in, lower_name); });
+  if (found == links.end()) return false;
   dropped.push_back(std::move(*found));
-  others->erase(found);
+  links.erase(found);
   return true;
 }
 
@@ -97,7 +100,7 @@ InodeTable::~InodeTable() {
   for (Inode* i : all) {
     i->link.parent.inode_ = nullptr;
     if (!i->others) continue;
-    for (Link& l : *i->others) l.parent.inode_ = nullptr;
+    for (Link& l : i->others->links) l.parent.inode_ = nullptr;
   }
   for (Inode* i : all) delete i;  // NOLINT(cppcoreguidelines-owning-memory): the table is the owner
 }

@@ -72,7 +72,13 @@ struct DirState {
   bool loaded = false;                 // it was looked for a stored id
   bool stored = false;                 // `id` is the stored one
   std::atomic<bool> names_fit{false};  // new entries may be made: a name here decodes, or there is none
-  std::shared_ptr<const Fd> fd;        // of a directory that is (being) removed: no name leads to it
+};
+
+// OtherWays to an inode, which few have.
+struct OtherWays {
+  std::vector<Link> links;  // more names, of a file that has several: the kernel may know them all
+  // Of one that is (being) removed: no name leads to it. A regular file has its OpenFile instead.
+  std::shared_ptr<const Fd> fd;
 };
 
 // NewLink is how an inode that is new to the table is reached.
@@ -90,8 +96,8 @@ struct Inode {
 
   mutable std::mutex mutex;  // guards what follows, up to `dir`; after a directory's lock, before a shard's
   Link link;                 // the one noted last
-  std::unique_ptr<std::vector<Link>> others;  // more names, of a file that has several: the kernel may know them all
-  std::shared_ptr<OpenFile> open;             // while a handle is open
+  std::unique_ptr<OtherWays> others;
+  std::shared_ptr<OpenFile> open;       // while a handle is open
   std::uint64_t kernel_size = 0;        // size that the kernel holds for this nodeid (writeback cache), while not open
   std::uint64_t version = 0;            // of the lower file at the last close, 0: none
   const std::unique_ptr<DirState> dir;  // of a directory
@@ -114,6 +120,13 @@ struct Inode {
   std::atomic<std::uint16_t> set_id_mode{0};
   void note_mode(mode_t mode) noexcept {
     set_id_mode = static_cast<std::uint16_t>((mode & (S_ISUID | S_ISGID)) != 0 ? mode & 07777U : 0);
+  }
+
+  // Under `mutex`: the descriptor that stands for the name, and a change of it. Without one: null.
+  [[nodiscard]] std::shared_ptr<const Fd> own_fd() const noexcept { return others ? others->fd : nullptr; }
+  void swap_own_fd(std::shared_ptr<const Fd>& fd) {
+    if (!others) others = std::make_unique<OtherWays>();
+    others->fd.swap(fd);
   }
 
   // Links, under `mutex`. note_link makes it the first; of other names of a file it keeps kMaxOtherLinks. drop_link

@@ -238,6 +238,42 @@ class Names(MountTest):
             if i % 2 == 0:
                 os.rmdir(self.p("d"))
 
+    def test_what_is_open_outlives_its_name(self):
+        def ask(fd, links, kind):
+            st = os.fstat(fd)
+            self.assertEqual((st.st_nlink, stat.S_IFMT(st.st_mode)), (links, kind))
+            buffer = ctypes.create_string_buffer(256)
+            call("statx", fd, b"", 0x1000 | 0x2000, 0xFFF, buffer)  # AT_EMPTY_PATH | AT_STATX_FORCE_SYNC
+
+        for replaced in (False, True):
+            os.mkfifo(self.p("fifo"))
+            os.symlink("where it leads", self.p("link"))
+            fifo = os.open(self.p("fifo"), os.O_RDWR)
+            link = os.open(self.p("link"), os.O_PATH | os.O_NOFOLLOW)
+            os.link(self.p("fifo"), self.p("other"))
+            os.unlink(self.p("fifo"))
+            ask(fifo, 1, stat.S_IFIFO)
+            for name in ("other", "link"):
+                if replaced:
+                    write(self.p("new"), b"")
+                    os.rename(self.p("new"), self.p(name))
+                else:
+                    os.unlink(self.p(name))
+            ask(fifo, 0, stat.S_IFIFO)
+            ask(link, 0, stat.S_IFLNK)
+            self.assertEqual(os.readlink("", dir_fd=link), "where it leads")
+            os.fchmod(fifo, 0o640)
+            os.utime(fifo, (1, 2))
+            st = os.fstat(fifo)
+            self.assertEqual((st.st_mode & 0o7777, st.st_mtime), (0o640, 2))
+            os.write(fifo, b"through it")
+            self.assertEqual(os.read(fifo, 100), b"through it")
+            os.close(fifo)
+            os.close(link)
+            if replaced:
+                os.unlink(self.p("other"))
+                os.unlink(self.p("link"))
+
     def test_many_entries_and_removal_while_listing(self):
         for i in range(3000):
             os.close(os.open(self.p("f%d" % i), os.O_CREAT | os.O_WRONLY, 0o600))
