@@ -28,11 +28,15 @@ std::vector<MetaRef> MetaCache::keep(const MetaRef& meta, bool writer) {
     }
   }
   while (slots_.size() >= max_pages) {
-    const auto older = [](const Slot& a, const Slot& b) {
+    // One that somebody works with stays: what he changed in it would be missing from one read again meanwhile.
+    const auto in_use = [](const Slot& slot) { return slot.meta.use_count() > 1; };
+    const auto sooner = [&](const Slot& a, const Slot& b) {
+      if (in_use(a) != in_use(b)) return in_use(b);
       if (a.meta->dirty() != b.meta->dirty()) return b.meta->dirty();
       return a.used < b.used;
     };
-    const auto oldest = std::min_element(slots_.begin(), slots_.end(), older);
+    const auto oldest = std::min_element(slots_.begin(), slots_.end(), sooner);
+    if (in_use(*oldest)) break;
     if (oldest->meta->dirty()) {
       if (!writer) return leaving;
       leaving.push_back(oldest->meta);

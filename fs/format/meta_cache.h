@@ -71,7 +71,7 @@ class MetaCache {
   [[nodiscard]] MetaRef find(std::uint64_t group);
   // keep takes a page in, in place of one of the same group. Clean pages leave for it as need be. Dirty ones leave only
   // if `writer`: they are handed back for the caller to write down. A reader's page is not kept if only dirty ones are
-  // here.
+  // here. A page that somebody has a MetaRef of never leaves: there are more pages for that time.
   [[nodiscard]] std::vector<MetaRef> keep(const MetaRef& meta, bool writer);
   // drop forgets the groups from `from` up to, not including, `to`, dirty or not.
   void drop(std::uint64_t from, std::uint64_t to = std::numeric_limits<std::uint64_t>::max());

@@ -166,7 +166,8 @@ class NativeContents final : public Contents {
   Status replace_inline(ByteView contents);
   Status zero(std::uint64_t from, std::uint64_t to);
   Result<std::size_t> store(const Change& change);
-  Status compose(Job& job, const Change& change, FileCipher::Lease& opener, BlockAssociated& associated);
+  Status compose(Job& job, const Change& change, FileCipher::Lease& opener, BlockAssociated& associated,
+                 CachedMeta& meta);
   Result<MetaRef> meta_for_write(std::uint64_t group, bool& fresh);
   Status write_meta(CachedMeta& meta);
   Status fill(std::uint64_t from, std::uint64_t to);
@@ -645,7 +646,8 @@ Result<MetaRef> NativeContents::meta_for_write(std::uint64_t group, bool& fresh)
 }
 
 // compose makes the plaintext of a block that the request covers in part, at the place where it is encrypted.
-Status NativeContents::compose(Job& job, const Change& change, FileCipher::Lease& opener, BlockAssociated& associated) {
+Status NativeContents::compose(Job& job, const Change& change, FileCipher::Lease& opener, BlockAssociated& associated,
+                               CachedMeta& meta) {
   const std::uint64_t start = start_of(job.block);
   std::uint64_t old_len = 0;
   if (shape_ == Shape::kInline && job.block == 0) {
@@ -654,10 +656,9 @@ Status NativeContents::compose(Job& job, const Change& change, FileCipher::Lease
   } else if (job.existing) {
     old_len = job.saved_len;
     const std::size_t k = job.block % kBlocksPerGroup;
-    ECFS_LET(const MetaRef meta, meta_of(job.block / kBlocksPerGroup, true));
     std::copy_n(job.saved, old_len, job.sealed);
-    ECFS_LET(const Found found, decode(opener, associated, *meta, job.block, {job.sealed, old_len}));
-    const Entry& entry = meta->page.entries[k];
+    ECFS_LET(const Found found, decode(opener, associated, meta, job.block, {job.sealed, old_len}));
+    const Entry& entry = meta.page.entries[k];
     job.after.previous = found == Found::kCurrent    ? entry.current
                          : found == Found::kPrevious ? entry.previous
                                                      : Version{};
@@ -770,7 +771,7 @@ Result<std::size_t> NativeContents::store(const Change& change) {
         opener.emplace(std::move(lease));
       }
       if (!whole) {
-        ECFS_TRY(compose(job, change, *opener, associated));
+        ECFS_TRY(compose(job, change, *opener, associated, *group.meta));
       } else if (in_doubt) {
         // Which of the two is on the disk? That one is kept. If neither, there is nothing to keep.
         const MutableByteView bytes(probe, len_of(job.block));

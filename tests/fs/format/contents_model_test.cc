@@ -90,6 +90,41 @@ TEST_P(ContentsModel, ReadsWhatWasWritten) {
   EXPECT_GT(reopened, 5);
 }
 
+// More groups than an open file keeps meta pages of, most of them not written down yet, and writes that begin and end
+// inside a block and lie in several groups.
+TEST(ContentsModelLarge, WritesAllOverAFile) {
+  for (const VolumeKind& kind : {VolumeKind{}, VolumeKind{wrap::Suite::kChaCha20Poly1305, 13, true, false}}) {
+    const auto format = make_format(kind);
+    const std::uint64_t group = kBlocksPerGroup * Geometry(kind.shift).block_bytes();
+    std::mt19937_64 random(kind.shift);
+    const auto below = [&](std::uint64_t limit) { return random() % limit; };
+    LowerFile lower(memory_file(), true);
+    auto contents = make_file(*format, lower);
+    Bytes plain(100 * group);
+    ASSERT_TRUE(contents->truncate(plain.size()));
+    for (int i = 0; i < 600; ++i) {
+      const std::uint64_t at = below(plain.size() - 1);
+      const std::uint64_t longest = below(4) == 0 ? 3 * group : 5000;
+      const Bytes data = random_bytes(random, 1 + below(std::min(longest, plain.size() - at)));
+      ASSERT_EQ(need(contents->write(at, data)), data.size());
+      std::copy(data.begin(), data.end(), plain.begin() + static_cast<std::ptrdiff_t>(at));
+      // Around it too.
+      const std::uint64_t from = at - std::min<std::uint64_t>(at, 20000);
+      Bytes seen(std::min(data.size() + 40000, plain.size() - from));
+      ASSERT_EQ(need(contents->read(from, seen)), seen.size());
+      ASSERT_TRUE(std::equal(seen.begin(), seen.end(), plain.begin() + static_cast<std::ptrdiff_t>(from))) << i;
+      if (i % 150 == 149) {
+        ASSERT_TRUE(contents->finish());
+        contents = need(format->open_contents(lower));
+      }
+    }
+    EXPECT_TRUE(need(read_all(*contents)) == plain);
+    ASSERT_TRUE(contents->finish());
+    contents = need(format->open_contents(lower));
+    EXPECT_TRUE(need(read_all(*contents)) == plain);
+  }
+}
+
 TEST_P(ContentsModel, SeekFindsEveryByteThatIsNotZero) {
   const VolumeKind kind = GetParam().kind;
   const auto format = make_format(kind);

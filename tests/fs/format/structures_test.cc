@@ -64,6 +64,31 @@ TEST(MetaCache, HandsDirtyPagesToWritersOnly) {
   EXPECT_EQ(leaving.front()->dirty_to, kFileHeaderBytes + 4 * kEntryBytes);
 }
 
+TEST(MetaCache, KeepsWhatIsInUse) {
+  MetaBudget budget;
+  MetaCache cache(budget);
+  for (std::uint64_t group = 0; group < 63; ++group) {
+    const MetaRef meta = cache.make(group);
+    meta->touch_entry(3);
+    EXPECT_TRUE(cache.keep(meta, true).empty());
+  }
+  MetaRef clean = cache.make(63);
+  EXPECT_TRUE(cache.keep(clean, true).empty());
+  EXPECT_EQ(cache.keep(cache.make(64), true).size(), 1U) << "a dirty page, for the clean one is in use";
+  EXPECT_EQ(cache.find(63), clean);
+  std::vector<MetaRef> all;
+  for (std::uint64_t group = 0; group < 65; ++group) {
+    if (MetaRef meta = cache.find(group)) all.push_back(std::move(meta));
+  }
+  ASSERT_EQ(all.size(), 64U);
+  EXPECT_TRUE(cache.keep(cache.make(65), true).empty());
+  EXPECT_NE(cache.find(65), nullptr);
+  all.clear();
+  clean.reset();
+  EXPECT_TRUE(cache.keep(cache.make(66), true).empty()) << "clean ones left for it";
+  EXPECT_EQ(cache.find(63), nullptr);
+}
+
 TEST(MetaCache, GetsSmallerWhenAllFilesTogetherHoldTooMuch) {
   MetaBudget budget;
   MetaCache cache(budget);
