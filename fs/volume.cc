@@ -86,6 +86,7 @@ Volume::~Volume() {
 }
 
 void Volume::settle_loop() {
+  keep_stack_from_dumps();
   std::vector<InodeRef> due;
   std::size_t most_inodes = 0;
   for (bool last = false; !last;) {

@@ -22,6 +22,7 @@
 
 #include "fs/fuse/ops.h"
 #include "wrap/base/fd.h"
+#include "wrap/base/secret.h"
 
 namespace ecfs::fs {
 namespace {
@@ -167,6 +168,7 @@ bool Loop::receive(fuse_buf& buffer, std::int64_t& waited_ns) {
 }
 
 void Loop::work(Worker& self) {
+  keep_stack_from_dumps();
   fuse_buf buffer{};
   std::int64_t waited_ns = kSoonNs;
   while (take_turn() && receive(buffer, waited_ns)) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "wrap/base/log.h"
+#include "wrap/base/secret.h"
 
 namespace ecfs::fs {
 namespace {
@@ -531,6 +532,7 @@ void Seeker::ask(const Question& question) {
 }
 
 void Seeker::answer_all() {
+  keep_stack_from_dumps();
   std::unique_lock lock(mutex_);
   for (;;) {
     wake_.wait(lock, [&] { return stopping_ || !questions_.empty(); });

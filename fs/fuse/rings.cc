@@ -29,6 +29,7 @@
 #include "fs/fuse/ops.h"
 #include "wrap/base/fd.h"
 #include "wrap/base/log.h"
+#include "wrap/base/secret.h"
 
 namespace ecfs::fs {
 namespace {
@@ -424,6 +425,7 @@ void Ring::fail(RingEntry& entry, int err) {
 }
 
 void Ring::work() {
+  keep_stack_from_dumps();
   t_ring = this;
   begun_.wait(false);
   if (ending_) return;

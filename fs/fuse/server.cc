@@ -411,6 +411,7 @@ Status run(ServerStart& start) {
 }  // namespace
 
 int serve(ServerStart start) {
+  keep_stack_from_dumps();
   g_supervisor = start.supervisor;
   g_link = start.link.get();
   handle_stop_signals();

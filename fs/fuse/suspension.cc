@@ -10,6 +10,7 @@
 #include "fs/fuse/link.h"
 #include "wrap/base/log.h"
 #include "wrap/base/process.h"
+#include "wrap/base/secret.h"
 
 namespace ecfs::fs {
 namespace {
@@ -34,6 +35,7 @@ Suspension::~Suspension() {
 }
 
 void Suspension::work() {
+  keep_stack_from_dumps();
   for (;;) {
     std::array<pollfd, 2> both{{{stop_read_.get(), POLLIN, 0}, {of_.link, POLLIN, 0}}};
     if (poll(both.data(), both.size(), -1) <= 0) continue;

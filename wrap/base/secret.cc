@@ -1,5 +1,7 @@
 #include "wrap/base/secret.h"
 
+#include <pthread.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
@@ -76,6 +78,18 @@ Status fill_random(MutableByteView out) {
 
 void wipe(MutableByteView bytes) noexcept {
   if (!bytes.empty()) explicit_bzero(bytes.data(), bytes.size());
+}
+
+void keep_stack_from_dumps() noexcept {
+  pthread_attr_t attr;
+  if (pthread_getattr_np(pthread_self(), &attr) != 0) return;
+  void* begin = nullptr;
+  std::size_t size = 0;
+  if (pthread_attr_getstack(&attr, &begin, &size) == 0) {
+    // The main thread's is told in full: ENOMEM for what it has not grown to, and the rest is done.
+    (void)madvise(begin, size, MADV_DONTDUMP);
+  }
+  (void)pthread_attr_destroy(&attr);
 }
 
 Status no_core_dumps() {

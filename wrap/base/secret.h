@@ -63,6 +63,10 @@ Status fill_random(MutableByteView out);
 // wipe overwrites with zeros in a way that the compiler keeps.
 void wipe(MutableByteView bytes) noexcept;
 
+// keep_stack_from_dumps leaves the calling thread's stack out of core files: a library has a key there for a moment, to
+// schedule it, and a thread may be stopped in it. (As far as the stack reaches now, for the main thread; not locked.)
+void keep_stack_from_dumps() noexcept;
+
 // no_core_dumps makes this process not dumpable, not traceable by its own user, and sets its core limit to 0.
 Status no_core_dumps();
 
