@@ -1046,8 +1046,12 @@ Status NativeContents::empty_file() {
     ECFS_TRY(lower_->write_at(0, ByteView(page).first(kFileHeaderBytes)));
     lower_size_ = kFileHeaderBytes;
   }
+  const bool older = older_on_disk_;
   set_emptied();
-  return lower_size_ == kFileHeaderBytes ? Status{} : cut_lower(kFileHeaderBytes);
+  if (lower_size_ == kFileHeaderBytes) return {};
+  // Cut before the page has reached the disk, the old header would miss its contents after a power cut.
+  if (older) ECFS_TRY(lower_->sync_data());
+  return cut_lower(kFileHeaderBytes);
 }
 
 // stay_empty takes back what was written to a file that did not manage to grow from empty.

@@ -29,20 +29,25 @@ class Disk {
     } else if (now_.size() != old_size) {
       sizes_.push_back(now_.size());
     }
-    for (std::uint64_t page = from / kPageBytes; page * kPageBytes < to; ++page)
-      pages_[page].push_back(page_of(now_, page));
+    for (std::uint64_t page = from / kPageBytes; page * kPageBytes < to; ++page) {
+      // A page that is cut off is not written: it reads as zeros only where the new size has come to the disk.
+      const bool cut_off = call.kind == CallKind::kTruncate && page * kPageBytes >= now_.size();
+      pages_[page].push_back({page_of(now_, page), cut_off ? sizes_.size() - 1 : 0});
+    }
   }
 
   // sample puts a state together. `bias`: how likely a page is at its newest.
   Bytes sample(std::mt19937_64& random, unsigned bias) const {
     Bytes image = base_;
-    const std::uint64_t size = sizes_[random() % sizes_.size()];
+    const std::size_t when = random() % sizes_.size();
+    const std::uint64_t size = sizes_[when];
     image.resize(std::max<std::size_t>(size, base_.size()));
     for (const auto& [page, versions] : pages_) {
       const bool newest = random() % 8 < bias;
-      const std::size_t chosen = newest ? versions.size() : random() % (versions.size() + 1);
+      std::size_t chosen = newest ? versions.size() : random() % (versions.size() + 1);
+      while (chosen > 0 && versions[chosen - 1].since_size > when) --chosen;
       if (chosen == 0) continue;
-      const Bytes& version = versions[chosen - 1];
+      const Bytes& version = versions[chosen - 1].bytes;
       const std::uint64_t at = page * kPageBytes;
       if (at >= image.size()) continue;
       std::copy_n(version.begin(), std::min<std::uint64_t>(kPageBytes, image.size() - at),
@@ -75,7 +80,11 @@ class Disk {
 
   Bytes base_;
   Bytes now_;
-  std::map<std::uint64_t, std::vector<Bytes>> pages_;
+  struct Page {
+    Bytes bytes;
+    std::size_t since_size;  // not before this one of sizes_
+  };
+  std::map<std::uint64_t, std::vector<Page>> pages_;
   std::vector<std::uint64_t> sizes_;
 };
 
