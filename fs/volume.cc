@@ -218,35 +218,22 @@ Result<Volume::Dir> Volume::dir_of(const InodeRef& inode) {
   return Dir{inode, std::move(fd)};
 }
 
-namespace {
-std::shared_ptr<const Fd> own_fd_of(const Inode& inode) {
-  const std::lock_guard lock(inode.mutex);
-  return inode.own_fd();
-}
-}  // namespace
-
 Result<LowerStat> Volume::look(const InodeRef& inode) {
   if (inode.get() == root_.get()) return stat_at(root_fd_->get(), "");
   std::shared_ptr<OpenFile> open;
-  std::shared_ptr<const Fd> removed;
   {
     const std::lock_guard lock(inode->mutex);
     open = inode->open;
-    removed = inode->own_fd();
   }
   if (open) {
     const std::shared_lock lock(open->upgrade);
     return stat_at(open->file.fd(), "");
   }
-  if (removed) return stat_at(removed->get(), "");
-  Result<LowerStat> found = at_link(*inode, [&](int dirfd, const char* name) -> Result<LowerStat> {
+  return at_link(*inode, [&](int dirfd, const char* name) -> Result<LowerStat> {
     ECFS_LET(LowerStat st, stat_at(dirfd, name));
     if (!(st.key() == inode->key)) return gone();
     return st;
   });
-  if (found || !is_gone(found.error())) return found;
-  removed = own_fd_of(*inode);  // since we looked
-  return removed ? stat_at(removed->get(), "") : std::move(found);
 }
 
 // on_fd gives `use` a descriptor of the inode itself, which may be O_PATH. It takes no lock but the innermost.
@@ -257,26 +244,21 @@ auto Volume::on_fd(const InodeRef& inode, F&& use) -> decltype(use(0)) {
     return use(fd->get());
   }
   std::shared_ptr<OpenFile> open;
-  std::shared_ptr<const Fd> removed;
   {
     const std::lock_guard lock(inode->mutex);
     open = inode->open;
-    removed = inode->own_fd();
   }
   if (open) {
     const std::shared_lock lock(open->upgrade);
     return use(open->file.fd());
   }
-  if (removed) return use(removed->get());
-  auto done = at_link(*inode, [&](int dirfd, const char* name) -> decltype(use(0)) {
+  return at_link(*inode, [&](int dirfd, const char* name) -> decltype(use(0)) {
+    if (*name == '\0') return use(dirfd);
     ECFS_LET(const Fd fd, open_lower(dirfd, name, O_PATH));
     ECFS_LET(const LowerStat st, stat_at(fd.get(), ""));
     if (!(st.key() == inode->key)) return gone();
     return use(fd.get());
   });
-  if (done || !is_gone(done.error())) return done;
-  removed = own_fd_of(*inode);  // since we looked
-  return removed ? use(removed->get()) : std::move(done);
 }
 
 Result<Fd> Volume::path_fd(const InodeRef& inode) {
@@ -463,21 +445,14 @@ Result<struct stat> Volume::setattr(std::uint64_t nodeid, const AttrChange& chan
 }
 
 Result<std::string> Volume::stored_target(const Inode& inode) {
-  const auto read = [](int dirfd, const char* name) -> Result<std::string> {
+  return at_link(inode, [&](int dirfd, const char* name) -> Result<std::string> {
+    ECFS_LET(const LowerStat st, stat_at(dirfd, name));
+    if (!(st.key() == inode.key)) return gone();
     std::array<char, 4097> buffer{};
     const ssize_t n = readlinkat(dirfd, name, buffer.data(), buffer.size());
     if (n < 0) return system_error(errno, "read a symbolic link");
     return std::string(buffer.data(), static_cast<std::size_t>(n));
-  };
-  if (const auto removed = own_fd_of(inode)) return read(removed->get(), "");
-  Result<std::string> found = at_link(inode, [&](int dirfd, const char* name) -> Result<std::string> {
-    ECFS_LET(const LowerStat st, stat_at(dirfd, name));
-    if (!(st.key() == inode.key)) return gone();
-    return read(dirfd, name);
   });
-  if (found || !is_gone(found.error())) return found;
-  const auto removed = own_fd_of(inode);  // since we looked
-  return removed ? read(removed->get(), "") : std::move(found);
 }
 
 Result<std::string> Volume::readlink(std::uint64_t nodeid) {

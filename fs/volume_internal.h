@@ -65,8 +65,8 @@ Status Volume::changing_times(const InodeRef& inode, F&& work) {
 }
 
 // at_link gives `use` a descriptor of the parent and the lower name of a link by which the inode is known, of each in
-// turn until it is there. If it is at none of them, a rename may have been half noted: it is tried again while none can
-// be; then it is ESTALE.
+// turn until it is there, or the inode's own descriptor and an empty name where the last name is gone. If it is at none
+// of them, a rename may have been half noted: it is tried again while none can be; then it is ESTALE.
 template <class F>
 auto Volume::at_link(const Inode& inode, F&& use) -> decltype(use(0, "")) {
   for (const bool again : {false, true}) {
@@ -91,6 +91,16 @@ auto Volume::at_link(const Inode& inode, F&& use) -> decltype(use(0, "")) {
       } else if (!is_gone(dir.error())) {
         return dir.error();
       }
+    }
+    // After the names: it is noted before one goes.
+    std::shared_ptr<const Fd> own;
+    {
+      const std::lock_guard lock(inode.mutex);
+      own = inode.own_fd();
+    }
+    if (own) {
+      auto done = use(own->get(), "");
+      if (done || !is_gone(done.error())) return done;
     }
   }
   return gone();

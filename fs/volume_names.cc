@@ -707,9 +707,8 @@ Status Volume::rename_locked(const Dir& from, const Dir& to, const Place& source
     moved = table_.find(source.now->key());
   }
   if (exchange) other = to_dir ? target.node.inode : table_.find(target.now->key());
-  Dir replaced = target.node;
-  if (target.now && !to_dir) replaced = special_at(to, target.lower, *target.now);
-  if (exchange) replaced = {};
+  Dir replaced;
+  if (target.now && !exchange) replaced = to_dir ? target.node : special_at(to, target.lower, *target.now);
   OwnDescriptor own(replaced.inode, replaced.fd);
   {
     const std::unique_lock alone(moves_);

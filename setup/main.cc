@@ -94,10 +94,10 @@ int run(const std::vector<std::string>& args) {
       "Each command has --help and a man page, as in `man ecfs-mount`.");
   // Declaring them all takes as long as the rest of a short command: only the one that is called, if it is known.
   std::vector<Command> commands;
-  const std::string called = args.empty() || args[0].empty() ? "--help" : args[0];
-  const bool known = std::any_of(kCommands.begin(), kCommands.end(), [&](const Listed& c) { return c.name == called; });
+  const auto is_called = [&](const Listed& c) { return !args.empty() && !args[0].empty() && c.name == args[0]; };
+  const bool known = std::any_of(kCommands.begin(), kCommands.end(), is_called);
   for (const Listed& listed : kCommands) {
-    if (!known || listed.name == called) listed.add(top, commands);
+    if (!known || is_called(listed)) listed.add(top, commands);
   }
 
   const Parsed parsed = parser.parse(args);

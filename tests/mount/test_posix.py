@@ -34,6 +34,12 @@ def call(name, *args):
         raise OSError(number, os.strerror(number))
 
 
+def ask_server(fd):
+    """Has the attributes come from the server, whatever the kernel knows."""
+    buffer = ctypes.create_string_buffer(256)
+    call("statx", fd, b"", 0x1000 | 0x2000, 0xFFF, buffer)  # AT_EMPTY_PATH | AT_STATX_FORCE_SYNC
+
+
 def renameat2(a, b, flags):
     call("renameat2", AT_FDCWD, a.encode(), AT_FDCWD, b.encode(), flags)
 
@@ -206,14 +212,13 @@ class Names(MountTest):
         self.assertErrno(errno.ENOENT, os.stat, self.p("d"))
 
     def test_an_open_directory_answers_while_it_is_removed(self):
-        # statx past the kernel's cache, all the while that the name goes, by rmdir and by rename
+        # All the while that the name goes, by rmdir and by rename.
         failed = []
 
         def ask(fd):
-            buffer = ctypes.create_string_buffer(256)
             while not done.is_set() and not failed:
                 try:
-                    call("statx", fd, b"", 0x1000 | 0x2000, 0xFFF, buffer)  # AT_EMPTY_PATH | AT_STATX_FORCE_SYNC
+                    ask_server(fd)
                 except OSError as e:
                     failed.append(e)
 
@@ -242,8 +247,7 @@ class Names(MountTest):
         def ask(fd, links, kind):
             st = os.fstat(fd)
             self.assertEqual((st.st_nlink, stat.S_IFMT(st.st_mode)), (links, kind))
-            buffer = ctypes.create_string_buffer(256)
-            call("statx", fd, b"", 0x1000 | 0x2000, 0xFFF, buffer)  # AT_EMPTY_PATH | AT_STATX_FORCE_SYNC
+            ask_server(fd)
 
         for replaced in (False, True):
             os.mkfifo(self.p("fifo"))

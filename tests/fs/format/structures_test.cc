@@ -33,6 +33,14 @@ TEST(BlockSet, IsASet) {
   }
 }
 
+void keep_dirty(MetaCache& cache, std::uint64_t num) {
+  for (std::uint64_t group = 0; group < num; ++group) {
+    const MetaRef meta = cache.make(group);
+    meta->touch_entry(3);
+    EXPECT_TRUE(cache.keep(meta, true).empty());
+  }
+}
+
 TEST(MetaCache, LetsTheLeastUsedCleanPageGo) {
   MetaBudget budget;
   MetaCache cache(budget);
@@ -48,11 +56,7 @@ TEST(MetaCache, LetsTheLeastUsedCleanPageGo) {
 TEST(MetaCache, HandsDirtyPagesToWritersOnly) {
   MetaBudget budget;
   MetaCache cache(budget);
-  for (std::uint64_t group = 0; group < 64; ++group) {
-    const MetaRef meta = cache.make(group);
-    meta->touch_entry(3);
-    EXPECT_TRUE(cache.keep(meta, true).empty());
-  }
+  keep_dirty(cache, 64);
   EXPECT_EQ(cache.dirty().size(), 64U);
   EXPECT_TRUE(cache.keep(cache.make(64), false).empty());
   EXPECT_EQ(cache.find(64), nullptr) << "a reader's page is not kept in a dirty one's place";
@@ -67,11 +71,7 @@ TEST(MetaCache, HandsDirtyPagesToWritersOnly) {
 TEST(MetaCache, KeepsWhatIsInUse) {
   MetaBudget budget;
   MetaCache cache(budget);
-  for (std::uint64_t group = 0; group < 63; ++group) {
-    const MetaRef meta = cache.make(group);
-    meta->touch_entry(3);
-    EXPECT_TRUE(cache.keep(meta, true).empty());
-  }
+  keep_dirty(cache, 63);
   MetaRef clean = cache.make(63);
   EXPECT_TRUE(cache.keep(clean, true).empty());
   EXPECT_EQ(cache.keep(cache.make(64), true).size(), 1U) << "a dirty page, for the clean one is in use";
