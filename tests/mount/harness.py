@@ -8,6 +8,7 @@ machine, so nothing else should mount meanwhile. What cannot run here is skipped
 """
 
 import argparse
+import contextlib
 import ctypes
 import errno
 import hashlib
@@ -75,8 +76,11 @@ def with_rings_on():
 
 def num_rings(pid):
     """Rings that a process has."""
-    names = [os.readlink("/proc/%d/fd/%s" % (pid, fd)) for fd in os.listdir("/proc/%d/fd" % pid)]
-    return names.count("anon_inode:[io_uring]")
+    found = 0
+    for fd in os.listdir("/proc/%d/fd" % pid):
+        with contextlib.suppress(FileNotFoundError):  # closed since
+            found += os.readlink("/proc/%d/fd/%s" % (pid, fd)) == "anon_inode:[io_uring]"
+    return found
 
 
 def is_served_over_rings(pid):
@@ -148,11 +152,12 @@ def print_all(reports):
 
 
 def wait_for(what, seconds=10.0):
-    """Waits until what() is true; gives whether it became so."""
+    """Waits until what() is true; gives whether it became so. What comes and goes under its eyes, a process or a descriptor, is not yet so."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if what():
-            return True
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if what():
+                return True
         time.sleep(0.02)
     return bool(what())
 

@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """Homes of ecryptfs-utils at logins: what ecryptfs-setup-private made (tests/vectors/ecryptfs/home-layout.tar, with Debian's programs) opens
 with no conversion, and stays as it was."""
-import contextlib
 import json
 import os
 import pathlib
@@ -283,9 +282,7 @@ class Ecryptfs(LoginCase):
                 driver.stdin.write(f"say {password}\nsay {other}\nsay {other}\nchauthtok\n".encode())
                 driver.stdin.flush()
                 time.sleep(0.02 + i * 0.02)
-                for pid in self.processes("ecfs-login\0change"):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+                self.signal("ecfs-login\0change", signal.SIGKILL)
                 driver.kill()
             opened = self.unwraps(user, password, other)
             self.assertEqual(sum(opened), 1, opened)

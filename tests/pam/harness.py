@@ -290,10 +290,12 @@ class LoginCase(unittest.TestCase):
         return int(re.search(r"(\d+) slots", sh(f"{MAKE_VOLUME} {user} --tries </dev/null")).group(1))
 
     def wait_until(self, condition, what, seconds=8.0):
+        """What comes and goes under its eyes, a process or a descriptor, is not yet so."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            if condition():
-                return
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if condition():
+                    return
             time.sleep(0.02)
         self.fail(f"not within {seconds} s: {what}\n" + "\n".join(LOG))
 
@@ -311,8 +313,7 @@ class LoginCase(unittest.TestCase):
     def tell_the_watcher_to_end(self):
         catches = lambda pid: int(re.search(r"SigCgt:\t(\w+)", pathlib.Path(f"/proc/{pid}/status").read_text()).group(1), 16) >> (signal.SIGTERM - 1) & 1
         self.wait_until(lambda: [catches(pid) for pid in self.processes("ecfs-login\0watch")] == [1], "a watcher that listens")
-        for pid in self.processes("ecfs-login\0watch"):
-            os.kill(pid, signal.SIGTERM)
+        self.signal("ecfs-login\0watch", signal.SIGTERM)
 
     @staticmethod
     def as_user(user, command, **kwargs):
@@ -329,6 +330,16 @@ class LoginCase(unittest.TestCase):
                     if needle.encode() in (entry / "cmdline").read_bytes():
                         found.append(int(entry.name))
         return found
+
+    @classmethod
+    def signal(cls, needle, number):
+        """Sends a signal to those processes; gives how many there still were."""
+        sent = 0
+        for pid in cls.processes(needle):
+            with contextlib.suppress(ProcessLookupError):  # it was quicker
+                os.kill(pid, number)
+                sent += 1
+        return sent
 
 
 def main():

@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
 """Logins and logouts: what opens, what stays open, what locks."""
-import contextlib
 import ctypes
 import json
 import os
@@ -494,9 +493,7 @@ class Login(LoginCase):
             self.assertEqual(session.do("authenticate", "first-password"), PAM_SUCCESS)
             session.send("open_session")
             time.sleep(pause)
-            for pid in self.processes("ecfs-login\0open"):
-                with contextlib.suppress(ProcessLookupError):  # it was quicker
-                    os.kill(pid, signal.SIGKILL)
+            self.signal("ecfs-login\0open", signal.SIGKILL)
             self.assertEqual(session.wait_result(), PAM_SUCCESS)
             session.logout()
             self.wait_until(lambda: not self.mounts(user), "locked")
@@ -507,13 +504,11 @@ class Login(LoginCase):
         user = self.user()
         self.volume(user)
         session = self.open(user)
-        for pid in self.processes(str(harness.PROGRAMS / "ecfs-mountd")):
-            os.kill(pid, signal.SIGKILL)
+        self.signal(str(harness.PROGRAMS / "ecfs-mountd"), signal.SIGKILL)
         self.wait_until(lambda: not self.mounts(user), "the watcher has unmounted", 8)
         second = self.open(user)
         self.assert_open(user)
-        for pid in self.processes(str(harness.PROGRAMS / "ecfs-mountd")):
-            os.kill(pid, signal.SIGKILL)
+        self.signal(str(harness.PROGRAMS / "ecfs-mountd"), signal.SIGKILL)
         third = self.open(user)  # at once: the login itself clears it away
         self.assert_open(user)
         self.assertEqual(third.run("touch ~/Private/t")[0], 0)
@@ -525,8 +520,7 @@ class Login(LoginCase):
         user = self.user()
         self.volume(user)
         first = self.open(user)
-        for pid in self.processes("ecfs-login\0watch"):
-            os.kill(pid, signal.SIGKILL)
+        self.signal("ecfs-login\0watch", signal.SIGKILL)
         second = self.open(user)
         self.wait_until(lambda: len(self.processes("ecfs-login\0watch")) == 1, "a watcher again")
         first.logout()
@@ -613,7 +607,8 @@ class Busy(LoginCase):
     def holder(self, user):
         process = subprocess.Popen(["setpriv", "--reuid", user, "--regid", user, "--init-groups", "sh", "-c", "exec sleep 300 3> ~/Private/held"],
                                    env={"HOME": f"/home/{user}", "PATH": "/usr/bin:/bin"})
-        self.wait_until(lambda: os.path.realpath(f"/proc/{process.pid}/fd/3").endswith("/held"), "it holds the file")
+        self.wait_until(lambda: os.readlink(f"/proc/{process.pid}/exe").endswith("/sleep"), "it is the program")
+        self.assertTrue(os.readlink(f"/proc/{process.pid}/fd/3").endswith("/held"))
         self.addCleanup(lambda: (process.kill(), process.wait()))
         return process
 

@@ -220,15 +220,10 @@ class Password(LoginCase):
                 session.send("say " + answer)
             session.send("chauthtok")
             end = time.monotonic() + 5
-            while not (found := self.processes("ecfs-login\0change")) and time.monotonic() < end:
+            while not self.processes("ecfs-login\0change") and time.monotonic() < end:
                 pass
             time.sleep(step % 24 * 0.012)
-            for pid in found:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                    interrupted += 1
-                except ProcessLookupError:
-                    pass
+            interrupted += self.signal("ecfs-login\0change", signal.SIGKILL)
             self.assertEqual(session.wait_result(), PAM_SUCCESS)
             session.end()
             old_opens, new_opens = self.opens(user, password, new)
