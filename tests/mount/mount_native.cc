@@ -28,6 +28,7 @@ struct Arguments {
   bool sealed = false;
   bool ecryptfs = false;
   int suite = 1;
+  int block_shift = 12;
 };
 
 Arguments parse(int argc, char** argv) {
@@ -38,6 +39,8 @@ Arguments parse(int argc, char** argv) {
       out.options.emplace_back(argv[++i]);
     } else if (arg == "--suite" && i + 1 < argc) {
       out.suite = std::stoi(argv[++i]);
+    } else if (arg == "--block-shift" && i + 1 < argc) {
+      out.block_shift = std::stoi(argv[++i]);
     } else if (arg == "--program" && i + 1 < argc) {
       out.program = argv[++i];
     } else if (arg == "--foreground") {
@@ -84,6 +87,7 @@ Status native_request(const Arguments& args, int lower, wrap::MountRequest& requ
   if (!header && header.error().code == Code::kNotFound) {
     wrap::VolumeHeader fresh;
     fresh.suite = static_cast<wrap::Suite>(args.suite);
+    fresh.block_shift = static_cast<std::uint8_t>(args.block_shift);
     if (args.sealed) fresh.incompat = wrap::kIncompatSealedSize;
     ECFS_TRY(fill_random(fresh.id));
     const Bytes no_slots(8);

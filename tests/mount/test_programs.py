@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Real programs at work in a mount, as root: git, SQLite, rsync, tar, and with ECFS_LONG the build of ecfs itself.
+"""Real programs at work in a mount, as root: git, SQLite, rsync, tar, stress-ng, and with ECFS_LONG the build of ecfs itself.
 
 What they leave is compared with what they leave in the bare filesystem: names, kinds, modes, owners, times, links,
 attributes, contents."""
@@ -8,6 +8,7 @@ import collections
 import hashlib
 import os
 import random
+import re
 import shutil
 import sqlite3
 import stat
@@ -21,6 +22,15 @@ SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file_
 TREE = "/usr" if LONG else "/usr/include"
 ENVIRONMENT = dict(os.environ, GIT_CONFIG_GLOBAL="/dev/null", GIT_CONFIG_SYSTEM="/dev/null", CCACHE_DISABLE="1",
                    GIT_AUTHOR_NAME="t", GIT_AUTHOR_EMAIL="t", GIT_COMMITTER_NAME="t", GIT_COMMITTER_EMAIL="t")
+
+# stress-ng's stressors that work on a filesystem and check it. Those that take long to clean up are for --long.
+STRESS_CONTENTS = ["copy-file", "fallocate", "fault", "fpunch", "fsize", "hdd", "iomix", "mmapfixed", "msync", "readahead",
+                   "revio", "seek", "sendfile", "splice", "sync-file"]
+STRESS_NAMES = ["access", "chmod", "chown", "dentry", "dir", "fcntl", "filename", "flock", "fstat", "getdent", "lease",
+                "locka", "lockf", "lockofd", "mknod", "rename", "touch", "utime", "xattr"]
+STRESS_LONG = ["aio", "aiol", "chdir", "close", "dirdeep", "dirmany", "dup", "inode-flags", "link", "mmap", "mmapfork", "open",
+               "symlink"]
+STRESS_HOLES = ["fpunch", "fsize"]  # need holes, or take for ever without
 
 
 def run(*command, **kwargs):
@@ -209,6 +219,42 @@ class Programs(unittest.TestCase):
         run("tar", "-C", inside, *kept, "-cf", again, ".")
         self.assertEqual(run("cmp", archive, again), "")
         print("programs: tar of %s: %d entries, the archive made from the copy is the same" % (TREE, len(wanted)))
+
+    def stress_ng(self, stressors, seconds, options=(), arguments=()):
+        """stress-ng's stressors at once, each checking what it reads: none may complain, stay away or leave anything."""
+        with Volume(options=list(options), arguments=arguments) as v:
+            below = sorted(os.listdir(v.lower))
+            command = ["stress-ng", "--temp-path", v.mnt, "--verify", "--metrics-brief", "-t", str(seconds),
+                       "--copy-file-bytes", "128M", "--seek-size", "16M"]
+            for name in ("fallocate", "hdd", "iomix", "readahead", "mmap", "revio", "sync-file"):
+                command += ["--%s-bytes" % name, "32M"]
+            for name in stressors:
+                command += ["--" + name, "1"]
+            said = run(*command, cwd=v.mnt)
+            self.assertEqual(re.findall(r" fail: .*", said), [])
+            worked = set(re.findall(r"^stress-ng: metrc: \[\d+\] (\S+) +\d+ ", said, re.M))
+            self.assertEqual(set(stressors) - worked, set(), said)
+            v.remount()
+            self.assertEqual(os.listdir(v.mnt), [])
+            self.assertEqual(sorted(os.listdir(v.lower)), below)
+
+    def test_stress_ng(self):
+        for stressors in (STRESS_CONTENTS, STRESS_NAMES):
+            self.stress_ng(stressors, 4)
+        print("programs: stress-ng: %d stressors, none complains" % len(STRESS_CONTENTS + STRESS_NAMES))
+
+    @unittest.skipUnless(LONG, "with ECFS_LONG")
+    def test_stress_ng_one_by_one(self):
+        for options, arguments in (((), ()), ((), ("--block-shift", "16", "--suite", "2", "--sealed")),
+                                   (("shared",), ("--block-shift", "14",)), ((), ("--ecryptfs",))):
+            ours = STRESS_CONTENTS + STRESS_NAMES + STRESS_LONG
+            if "--ecryptfs" in arguments:
+                ours = [name for name in ours if name not in STRESS_HOLES]
+            for name in ours:
+                with self.subTest(options=options, arguments=arguments, stressor=name):
+                    self.stress_ng([name], 2, options, arguments)
+            print("programs: stress-ng: %d stressors, each by itself, with %s, none complains"
+                  % (len(ours), " ".join(options + arguments) or "no options"))
 
     @unittest.skipUnless(LONG, "with ECFS_LONG")
     def test_building_ecfs(self):
