@@ -121,6 +121,14 @@ void Volume::settle_loop() {
 
 Error gone() { return Error{Code::kNotFound, ESTALE, "the lower file is not where it was"}; }
 
+Error Volume::lost() noexcept {
+  lost_at_ = std::chrono::steady_clock::now();
+  return gone();
+}
+bool Volume::lost_lately() const noexcept {
+  return std::chrono::steady_clock::now() - lost_at_.load() < std::chrono::seconds(1);
+}
+
 bool is_gone(const Error& error) noexcept {
   const int err = errno_of(error);
   return err == ESTALE || err == ENOENT || err == ENOTDIR || err == ELOOP;

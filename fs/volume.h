@@ -13,6 +13,7 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -239,7 +240,7 @@ class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the orde
                        std::string_view new_name, std::string_view old_name, unsigned flags);
   Status keep_id(const Dir& dir);
   Status clear_leftovers(const Dir& dir);
-  Dir special_at(const Dir& dir, const LowerName& name, const LowerStat& was);
+  Dir outliving(const Dir& dir, const LowerName& name, const LowerStat& was);
   void removed(const LowerStat& was, const Dir& parent, const LowerName& lower_name);
   Status refuse_conflict(const Dir& dir, const DirId& id, std::string_view plain);
   void note_link(const InodeRef& inode, const InodeRef& parent, const std::string& lower_name, const DirId& derived);
@@ -293,6 +294,12 @@ class Volume {  // NOLINT(clang-analyzer-optin.performance.Padding): in the orde
   InodeRef root_;
   DirFds dir_fds_;
   std::shared_mutex moves_;  // held alone while a rename is made below and noted in the table
+  // lost is gone(), for what is at none of its names. The kernel then looks the name up and asks once more; who is too
+  // late a second time is told ESTALE by it, as no other filesystem of this machine would. So for a second from then on
+  // what loses its last name can be reached without (outliving).
+  Error lost() noexcept;
+  [[nodiscard]] bool lost_lately() const noexcept;
+  std::atomic<std::chrono::steady_clock::time_point> lost_at_{};
   std::atomic<std::uint64_t> foreign_names_{0};
 
   // Guards the coming and going of the OpenFile of an inode and its count of handles. After a directory's lock, before

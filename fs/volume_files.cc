@@ -159,7 +159,10 @@ Result<std::shared_ptr<OpenFile>> Volume::acquire_locked(const InodeRef& inode, 
     if (keep_cache != nullptr) *keep_cache = true;
     return open;
   }
-  if (inode->stale) return gone();
+  if (inode->stale) {
+    const std::lock_guard lock(inode->mutex);
+    if (!inode->own_fd()) return lost();
+  }
   ECFS_LET(LowerOpened lower, open_regular(inode, want == Want::kRead ? Access::kRead : Access::kWrite));
   const LowerStat& st = lower.st;
   open = std::make_shared<OpenFile>(*inode, std::move(lower.fd), lower.writable);

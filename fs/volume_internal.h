@@ -103,7 +103,7 @@ auto Volume::at_link(const Inode& inode, F&& use) -> decltype(use(0, "")) {
       if (done || !is_gone(done.error())) return done;
     }
   }
-  return gone();
+  return lost();
 }
 
 }  // namespace ecfs::fs

@@ -491,10 +491,11 @@ Result<Entry> Volume::link(std::uint64_t nodeid, std::uint64_t new_parent, std::
 
 // ---- removing
 
-// special_at gives the inode and a descriptor of what is neither a regular file nor a directory, if the kernel knows it
-// and the name is its only one; else none. (A regular file that is open has a descriptor.)
-Volume::Dir Volume::special_at(const Dir& dir, const LowerName& name, const LowerStat& was) {
-  if (S_ISREG(was.st.st_mode) || S_ISDIR(was.st.st_mode) || was.st.st_nlink > 1) return {};
+// outliving gives the inode and a descriptor of what is no directory, if the kernel knows it and the name is its only
+// one; else none. A regular file has a descriptor while it is open; for the others it is worth its price only where
+// somebody was too late lately.
+Volume::Dir Volume::outliving(const Dir& dir, const LowerName& name, const LowerStat& was) {
+  if (S_ISDIR(was.st.st_mode) || was.st.st_nlink > 1 || (S_ISREG(was.st.st_mode) && !lost_lately())) return {};
   InodeRef inode = table_.find(was.key());
   if (!inode) return {};
   Result<Fd> fd = open_lower(dir.get(), name.entry.c_str(), O_PATH);
@@ -545,8 +546,8 @@ Status Volume::unlink(std::uint64_t parent, std::string_view name) {
     return was.error();
   }
   if (S_ISDIR(was->st.st_mode)) return Error{Code::kInvalid, EISDIR, "a directory"};
-  const Dir special = special_at(dir, lower, *was);
-  OwnDescriptor own(special.inode, special.fd);
+  const Dir outlives = outliving(dir, lower, *was);
+  OwnDescriptor own(outlives.inode, outlives.fd);
   if (unlinkat(dir.get(), lower.entry.c_str(), 0) != 0) return system_error(errno, "unlink");
   own.keep();
   remove_side_file(dir, lower);
@@ -708,7 +709,7 @@ Status Volume::rename_locked(const Dir& from, const Dir& to, const Place& source
   }
   if (exchange) other = to_dir ? target.node.inode : table_.find(target.now->key());
   Dir replaced;
-  if (target.now && !exchange) replaced = to_dir ? target.node : special_at(to, target.lower, *target.now);
+  if (target.now && !exchange) replaced = to_dir ? target.node : outliving(to, target.lower, *target.now);
   OwnDescriptor own(replaced.inode, replaced.fd);
   {
     const std::unique_lock alone(moves_);

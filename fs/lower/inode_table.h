@@ -77,7 +77,7 @@ struct DirState {
 // OtherWays to an inode, which few have.
 struct OtherWays {
   std::vector<Link> links;  // more names, of a file that has several: the kernel may know them all
-  // Of one that is (being) removed: no name leads to it. A regular file has its OpenFile instead.
+  // Of one that is (being) removed: no name leads to it. A regular file mostly has its OpenFile instead.
   std::shared_ptr<const Fd> fd;
 };
 

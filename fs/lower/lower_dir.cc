@@ -60,6 +60,11 @@ Result<LowerStat> stat_at(int dirfd, const char* name) {
 }
 
 Result<Fd> open_at(int dirfd, const char* name, int flags, mode_t mode) {
+  if (*name == '\0') {
+    Fd fd(::open(ProcPath(dirfd).c_str(), flags | O_CLOEXEC, mode));
+    if (!fd) return system_error(errno, "open it once more");
+    return fd;
+  }
   flags |= O_CLOEXEC | O_NOFOLLOW;
   struct open_how how {};
   how.flags = static_cast<std::uint64_t>(flags);

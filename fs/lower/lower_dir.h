@@ -42,7 +42,8 @@ struct LowerStat {
 Result<LowerStat> stat_at(int dirfd, const char* name);
 
 // open_at opens one name in `dirfd` by openat2(2), O_CLOEXEC and O_NOFOLLOW added, confined to the directory.
-// `mode` is for O_CREAT and O_TMPFILE. A symbolic link in its place is ELOOP.
+// `mode` is for O_CREAT and O_TMPFILE. A symbolic link in its place is ELOOP. If `name` is "" it opens what `dirfd`
+// (which may be O_PATH) refers to, whatever became of its name.
 Result<Fd> open_at(int dirfd, const char* name, int flags, mode_t mode = 0);
 
 // read_small_at reads all of the regular file `name`: kNotFound, or kCorrupt if it is longer than `max_len` or is

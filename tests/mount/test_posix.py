@@ -278,6 +278,29 @@ class Names(MountTest):
                 os.unlink(self.p("other"))
                 os.unlink(self.p("link"))
 
+    def test_what_is_replaced_all_the_time_opens(self):
+        """As a configuration that is saved while programs start."""
+        write(self.p("f"), b"0" * 5000)
+        stop = threading.Event()
+
+        def replace(mine):
+            while not stop.is_set():
+                write(self.p(mine), b"1" * 5000)
+                os.rename(self.p(mine), self.p("f"))
+
+        writers = [threading.Thread(target=replace, args=("new%d" % i,)) for i in range(2)]
+        for writer in writers:
+            writer.start()
+        try:
+            for _ in range(1000):
+                self.assertIn(read(self.p("f")), (b"0" * 5000, b"1" * 5000))
+                os.chmod(self.p("f"), 0o640)
+                os.stat(self.p("f"))
+        finally:
+            stop.set()
+            for writer in writers:
+                writer.join()
+
     def test_many_entries_and_removal_while_listing(self):
         for i in range(3000):
             os.close(os.open(self.p("f%d" % i), os.O_CREAT | os.O_WRONLY, 0o600))

@@ -647,6 +647,37 @@ TEST_F(VolumeTest, ATimeThatIsSetWhileAFileIsClosedStays) {
   }
 }
 
+TEST_F(VolumeTest, WhoIsTooLateTwiceGetsAnAnswerAllTheSame) {
+  const auto num_fds = [] {
+    return std::distance(stdfs::directory_iterator("/proc/self/fd"), stdfs::directory_iterator());
+  };
+  const std::uint64_t first = write_file(kRoot, "f", "first");
+  ASSERT_TRUE(v().unlink(kRoot, "f"));
+  const auto before = num_fds();
+  EXPECT_EQ(errno_in(v().open_file(first, O_RDONLY, Caller::self())), ESTALE);
+  // The kernel looks the name up again, and is too late again.
+  const std::uint64_t second = write_file(kRoot, "f", "second");
+  ASSERT_TRUE(v().unlink(kRoot, "f"));
+  EXPECT_EQ(*read_node(second), "second");
+  auto file = v().open_file(second, O_RDWR, Caller::self());
+  ASSERT_TRUE(file) << file.error().what;
+  ASSERT_TRUE(v().write(*file->handle, 0, as_bytes("SEC"), true));
+  EXPECT_EQ(*read_node(second), "SECond");
+  v().release(std::move(file->handle));
+  EXPECT_EQ(v().getattr(second)->st_nlink, 0U);
+  // And where something else was renamed over it.
+  const std::uint64_t third = write_file(kRoot, "f", "third");
+  const std::uint64_t other = write_file(kRoot, "other", "other");
+  ASSERT_TRUE(v().rename(kRoot, "other", kRoot, "f", 0));
+  EXPECT_EQ(*read_node(third), "third");
+  EXPECT_EQ(*read_node(other), "other");
+  for (const std::uint64_t node : {first, second, third, other}) v().forget(node, 1);
+  for (int i = 0; i < 600 && num_fds() != before; ++i) {  // who settles what was written still has them
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+  EXPECT_EQ(num_fds(), before);
+}
+
 TEST_F(VolumeTest, AGapIsSettledInTime) {
   auto made = v().create(kRoot, "f", 0644, O_RDWR, Caller::self());
   ASSERT_TRUE(made);
