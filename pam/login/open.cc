@@ -43,17 +43,28 @@ std::string by_slot(std::uint32_t id, wrap::SlotType type) {
   return ", by its slot " + std::to_string(id) + " (" + std::string(wrap::slot_type_name(type)) + ")";
 }
 
-// A login that finds the mount of a server that has crashed clears it away and mounts anew.
+// A login that finds the mount of a server that has crashed clears it away and mounts anew. The watcher may do so at
+// the same moment: what is not there any more is cleared away, too.
 Status clear_dead_mount(const Identity& who, const VolumeInfo& volume, const std::string& mountpoint) {
-  ECFS_LET(const auto entries, wrap::mounts());
-  for (const wrap::MountEntry& entry : entries) {
-    if (volume.device == std::pair(entry.device_major, entry.device_minor) && is_mount_of(entry, who.uid)) {
-      if (!mount_is_dead(who, mountpoint)) return Error{Code::kBusy, 0, "it is mounted"};
-      log_line(LOG_WARNING, "user " + who.name + ": the server of " + entry.mountpoint + " is gone; unmounting");
-      return detach_mount(entry, true);
+  const auto find = [&]() -> Result<std::optional<wrap::MountEntry>> {
+    ECFS_LET(const auto entries, wrap::mounts());
+    for (const wrap::MountEntry& entry : entries) {
+      if (volume.device != std::pair(entry.device_major, entry.device_minor) || !is_mount_of(entry, who.uid)) continue;
+      return std::optional(entry);
     }
+    return std::optional<wrap::MountEntry>();
+  };
+  ECFS_LET(const auto entry, find());
+  if (!entry) return {};
+  Status cleared = Error{Code::kBusy, 0, "it is mounted"};
+  if (mount_is_dead(who, mountpoint)) {
+    log_line(LOG_WARNING, "user " + who.name + ": the server of " + entry->mountpoint + " is gone; unmounting");
+    cleared = detach_mount(*entry, true);
   }
-  return Error{Code::kNotFound, 0, "it is not mounted"};
+  if (cleared) return {};
+  ECFS_LET(const auto still, find());
+  if (!still) return {};
+  return cleared;
 }
 
 // One volume from locked to mounted. An error says why it stayed locked.

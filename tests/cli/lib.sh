@@ -73,7 +73,7 @@ check() {
   if "$@" >/dev/null 2>&1; then echo "ok: $what"; else echo "FAILED: $what ($*)"; fi
 }
 mounted() { case $1 in /*) set -- "$1" ;; *) set -- "$PWD/$1" ;; esac; awk -v at="$1" '$5 == at { found = 1 } END { exit !found }' /proc/self/mountinfo; }
-await() { local i; for i in $(seq 100); do "$@" && return 0; sleep 0.1; done; return 1; }   # up to 10 s
+await() { local i; for i in $(seq 600); do "$@" && return 0; sleep 0.1; done; return 1; }   # up to a minute
 not() { ! "$@"; }
 tree() { (cd "$1" && find . -printf '%y %M %p %l\n' | sort -k3); }   # what there is, without times
 cd "$T" || exit 1

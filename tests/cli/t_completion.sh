@@ -57,7 +57,8 @@ for start in ["ecfs mount ", "ecfs mount \\$", "ecfs mount a", "ecfs mount-priva
         shell.expect("never", timeout=1)
     except pexpect.TIMEOUT:
         pass
-    shell.close(force=True)
+    shell.kill(9)
+    shell.wait()
 shell = pexpect.spawn("bash", ["--norc", "--noprofile", "-i"], env={**os.environ, "PS1": "READY> ", "TERM": "dumb"}, encoding="utf-8", timeout=20)
 shell.expect("READY> ")
 shell.sendline("source '" + sys.argv[1] + "/bash'")

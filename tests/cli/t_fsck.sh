@@ -104,9 +104,9 @@ f m
 f --repair low
 f --zero-bad Documents/tax.pdf low
 ecfs umount m
-flock --exclusive low sleep 5 & sleep 0.5
+flock --exclusive low sleep 60 & await pgrep -P $! -x sleep >/dev/null
 run ecfs fsck --repair --passphrase-file p low | sed -E 's/process [0-9]+/process @PID@/'
-kill $!; wait 2>/dev/null
+pkill -P $!; wait 2>/dev/null
 echo "# a volume with a profile, by its name"
 cd "$HOME_A"; cp "$T/p" p; chown ecfsalice: p
 a() { run alice "$ECFS" "$@" | sed 's/^\$ alice /$ /'; return "${PIPESTATUS[0]}"; }
@@ -139,7 +139,7 @@ except OSError:
     pass
 os.waitpid(pid, 0)
 text = said.decode()
-print("ok: a bar" if re.search(r"Checking  \[#+\.*\] +\d+% of [\d.]+ MiB, \d+ of \d+ entries\r\n", text) else "FAILED: " + repr(text))
+print("ok: a bar" if re.search(r"Checking  \[#+\.*\] +\d+% of [\d.]+ MiB, \d+ of \d+ entries(, [\d.]+ MiB/s)?\r\n", text) else "FAILED: " + repr(text))
 print("ok: plain names" if "damaged    Documents/tax.pdf: 4096 of" in text else "FAILED: " + repr(text))
 print("ok: no line of the bar is left before a finding" if re.search(r"\r +\rdamaged ", text) or "entries" not in text.split("damaged")[0] else "FAILED: " + repr(text))
 PY

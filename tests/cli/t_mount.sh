@@ -90,7 +90,8 @@ alice cat m/file
 alice "$ECFS" umount m
 echo "# in the foreground"
 alice "$ECFS" mount -f --passphrase-file p low m >said 2>&1 & tool=$!
-check "mounted" await mounted m
+hears_sigterm() { local pid; pid=$(pgrep -u ecfsalice -x ecfs) && (((0x$(awk '/^SigCgt/ { print $2 }' "/proc/$pid/status") >> 14) & 1)); }
+check "mounted" await mounted m; await hears_sigterm
 pkill -TERM -u ecfsalice -x ecfs; wait "$tool"
 check "SIGTERM unmounts" not mounted m
 grep -v '^$' said

@@ -12,7 +12,9 @@ words = [line.strip() for line in sys.stdin if line.strip()]
 files = {"rk": None, "rk2": None, "rk3": None}
 seen, samples = set(), 0
 print("ready", flush=True)
-while not os.path.exists(sys.argv[1] + "/stop"):
+last = False
+while not last:
+    last = os.path.exists(sys.argv[1] + "/stop")  # once more then
     for name in files:
         try:
             files[name] = open(sys.argv[2] + "/" + name).read().strip()
@@ -69,5 +71,6 @@ check "nor stored" not grep -rqF -f c1 .ecfs .Private low wrapped wrapped.bak
 check "nor the recovery key" not grep -rqF -f rk .ecfs .Private low
 # The sampler must be able to find one.
 rm "$T/stop"; printf '%s\n' "$PASS" | python3 "$T/sampler.py" "$T" "$HOME_A" >"$T/sampled" 2>/dev/null & sampler=$!
-await grep -q ready "$T/sampled"; sh -c 'sleep 1; :' "$PASS"; touch "$T/stop"; wait "$sampler"
+await grep -q ready "$T/sampled"; python3 -c 'import time; time.sleep(60)' "$PASS" & canary=$!; disown "$canary"
+await grep -qsa canary "/proc/$canary/cmdline"; touch "$T/stop"; wait "$sampler"; kill "$canary"
 check "a canary in an argument is found" grep -q "seen: \[('cmdline', 0" "$T/sampled"

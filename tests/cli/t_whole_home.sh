@@ -12,7 +12,7 @@ manifest() { alice python3 "$T/manifest.py" "$@"; }
 ended() { wait "$1"; } 2>/dev/null
 user=(setup-private --whole-home --user ecfsalice)
 whole=("${user[@]}" --yes --passphrase-file p --recovery-key-file rk "${QUICK[@]}")
-alice sh -c 'mkdir .ssh Documents; chmod 700 .ssh; echo "ssh-ed25519 AAAA alice" >.ssh/authorized_keys; chmod 600 .ssh/authorized_keys; echo mine >Documents/file; chmod 751 .'
+alice sh -c 'mkdir .ssh Documents; chmod 700 .ssh; echo "ssh-ed25519 AAAA alice" >.ssh/authorized_keys; chmod 600 .ssh/authorized_keys; echo nobody elses >Documents/file; chmod 751 .'
 manifest --make "$HOME_A/things" 300000 2000000
 alice touch -d 2020-02-02 .
 state() { tree "$T/home"; stat -c '%n %a %U %y' "$T/home"/*; }
@@ -38,7 +38,7 @@ ln -s ../elsewhere home/ecfsalice; no_home; rm home/ecfsalice; mv elsewhere home
 chown ecfsbob: home/ecfsalice; no_home; chown ecfsalice: home/ecfsalice
 mount -t tmpfs -o mode=700,uid=7301,gid=7301 home home/ecfsalice; no_home; umount home/ecfsalice
 alice sleep 60 & await pgrep -u ecfsalice -x sleep >/dev/null; no_home; pkill -u ecfsalice -x sleep; ended $!
-sleep 61 3<home/ecfsalice/Documents/file & await test -e "/proc/$!/fd/3"; no_home; kill $!; ended $!
+sleep 61 3<home/ecfsalice/Documents/file & await grep -qsx sleep "/proc/$!/comm"; no_home; kill $!; ended $!
 touch home/ecfsalice/root; no_home; rm home/ecfsalice/root
 alice touch group; chgrp daemon home/ecfsalice/group; no_home; rm home/ecfsalice/group
 alice install -m 0 /dev/null unreadable; no_home; alice rm -f unreadable
@@ -60,7 +60,7 @@ tree home/ecfsalice
 tree home/.ecfs/ecfsalice | grep -v '/\.Private/[^.]'
 cat home/ecfsalice/README.txt home/.ecfs/ecfsalice/authorized_keys
 check "the original is as it was" eval 'manifest "$HOME_A.unencrypted" authorized_keys | diff - original'
-check "nothing of it is to be read in the encrypted files" not grep -rqa 'mine\|alice' home/.ecfs/ecfsalice/.Private
+check "nothing of it is to be read in the encrypted files" not grep -rqa 'nobody elses\|ssh-ed25519' home/.ecfs/ecfsalice/.Private
 check "ssh keys, locked" grep -q alice home/ecfsalice/.ssh/authorized_keys
 no_home
 run ecfs "${user[@]}" --remove-original
@@ -90,7 +90,7 @@ alice chmod 700 .; alice touch precious; alice chmod 500 .; a mount-private --pa
 alice touch .ssh/config; a mount-private --passphrase-file "$T/na"; alice rm .ssh/config
 echo "# the original is removed but for what changed"
 echo new >>home/ecfsalice.unencrypted/things/large; touch home/ecfsalice.unencrypted/later
-sleep 62 3<home/ecfsalice.unencrypted/later & await test -e "/proc/$!/fd/3"; run ecfs "${user[@]}" --remove-original; kill $!; ended $!
+sleep 62 3<home/ecfsalice.unencrypted/later & await grep -qsx sleep "/proc/$!/comm"; run ecfs "${user[@]}" --remove-original; kill $!; ended $!
 run ecfs "${user[@]}" --remove-original
 tree home/ecfsalice.unencrypted
 rm -r home/ecfsalice.unencrypted

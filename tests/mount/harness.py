@@ -151,7 +151,7 @@ def print_all(reports):
     return len(found)
 
 
-def wait_for(what, seconds=10.0):
+def wait_for(what, seconds=60.0):
     """Waits until what() is true; gives whether it became so. What comes and goes under its eyes, a process or a descriptor, is not yet so."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -243,7 +243,7 @@ class Volume:
         if done.returncode != 0:
             raise RuntimeError("mount failed: " + done.stderr)
         self.supervisor = int(done.stdout)
-        if self.rings and os.geteuid() == 0 and not wait_for(lambda: is_served_over_rings(self.server), 5):
+        if self.rings and os.geteuid() == 0 and not wait_for(lambda: is_served_over_rings(self.server)):
             raise RuntimeError("mounted, but requests do not come over io_uring")
         return self
 
@@ -261,7 +261,7 @@ class Volume:
             if subprocess.run(tool, stderr=subprocess.DEVNULL).returncode == 0:
                 break
             time.sleep(0.05)
-        if not wait_for(lambda: not alive(self.supervisor), 20):
+        if not wait_for(lambda: not alive(self.supervisor)):
             raise RuntimeError("the server did not end")
 
     def remount(self):

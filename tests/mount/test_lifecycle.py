@@ -39,7 +39,7 @@ class Lifecycle(unittest.TestCase):
         pids = self.v.supervisor, self.v.server
         held = os.open(self.v.path("f"), os.O_RDONLY)
         kill(self.v.server)
-        self.assertTrue(wait_for(lambda: not is_mounted(self.v.mnt), 5))
+        self.assertTrue(wait_for(lambda: not is_mounted(self.v.mnt)))
         self.assertEqual(os.listdir(self.v.mnt), [])
         self.assertGone(*pids)
         with self.assertRaises(OSError):
@@ -81,7 +81,7 @@ class Lifecycle(unittest.TestCase):
         fd = os.open(self.v.path("f"), os.O_CREAT | os.O_RDWR, 0o600)
         os.write(fd, b"before" * 1000)
         kill(self.v.supervisor, signal.SIGTERM)
-        self.assertTrue(wait_for(lambda: not is_mounted(self.v.mnt), 3))
+        self.assertTrue(wait_for(lambda: not is_mounted(self.v.mnt)))
         os.write(fd, b"after" * 1000)  # its last user has a while
         os.close(fd)
         self.assertGone(*pids)
@@ -94,7 +94,7 @@ class Lifecycle(unittest.TestCase):
         fd = os.open(self.v.path("f"), os.O_CREAT | os.O_RDWR, 0o600)
         os.write(fd, b"flushed" * 1000)
         kill(self.v.supervisor, signal.SIGTERM)
-        self.assertTrue(wait_for(lambda: not alive(pids[0]) and not alive(pids[1]), 12))
+        self.assertTrue(wait_for(lambda: not alive(pids[0]) and not alive(pids[1])))
         try:
             os.close(fd)
         except OSError:
@@ -240,16 +240,16 @@ class Lifecycle(unittest.TestCase):
         os.close(directory)
         end = time.monotonic() + 5
         while time.monotonic() < end:
+            begin = time.monotonic()
             self.assertEqual(os.listdir(self.v.path("d")), [])
             time.sleep(0.5)
         os.statvfs(self.v.mnt)
-        begin = time.monotonic()
         while is_mounted(self.v.mnt):  # a look at it from outside, as by a file manager, is no use
             os.statvfs(self.v.mnt)
             os.stat(self.v.mnt)
-            self.assertLess(time.monotonic(), begin + 8)
+            self.assertLess(time.monotonic(), begin + 60)
             time.sleep(0.3)
-        self.assertGreater(time.monotonic(), begin + 1)
+        self.assertGreater(time.monotonic(), begin + 1.9)
         self.assertGone(*pids)
         self.v.options = []
         self.v.mount()

@@ -82,11 +82,14 @@ class Scale(unittest.TestCase):
             where = v.path("of-%d" % size)
             os.mkdir(where)
             run(1, where, dirs=1, files=size)
-            v.remount()
-            count, seconds = run(5, os.path.join(where, "directory-000000")).split()
-            self.assertEqual(int(count), size)
-            each.append(float(seconds) / size)
-            print("scale: %s entries listed and looked at in %s s, %.1f us each" % (count, seconds, each[-1] * 1e6))
+            took = []
+            for _ in range(3):  # the least of them: what else this machine does is not to be seen
+                v.remount()
+                count, seconds = run(5, os.path.join(where, "directory-000000")).split()
+                self.assertEqual(int(count), size)
+                took.append(float(seconds))
+            each.append(min(took) / size)
+            print("scale: %s entries listed and looked at in %s s, %.1f us each" % (count, min(took), each[-1] * 1e6))
         self.assertLess(each[1], 4 * each[0] + 20e-6)
 
     def test_a_sparse_file(self):

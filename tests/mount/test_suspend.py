@@ -87,7 +87,7 @@ class Suspend(unittest.TestCase):
         closing = threading.Thread(target=os.close, args=(other,))
         closing.start()
         self.assertEqual(tell(v, b"r" + KEY), b"+")
-        self.assertTrue(synced.wait(10))
+        self.assertTrue(synced.wait(120))
         thread.join()
         closing.join()
         os.close(fd)

@@ -284,6 +284,8 @@ class Ecryptfs(LoginCase):
                 time.sleep(0.02 + i * 0.02)
                 self.signal("ecfs-login\0change", signal.SIGKILL)
                 driver.kill()
+            # One that was being made just then.
+            self.wait_until(lambda: not self.signal("ecfs-login\0change", signal.SIGKILL), "no helper is left")
             opened = self.unwraps(user, password, other)
             self.assertEqual(sum(opened), 1, opened)
             if opened[1]:

@@ -289,7 +289,7 @@ class LoginCase(unittest.TestCase):
     def num_slots(self, user):
         return int(re.search(r"(\d+) slots", sh(f"{MAKE_VOLUME} {user} --tries </dev/null")).group(1))
 
-    def wait_until(self, condition, what, seconds=8.0):
+    def wait_until(self, condition, what, seconds=60.0):
         """What comes and goes under its eyes, a process or a descriptor, is not yet so."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -302,9 +302,9 @@ class LoginCase(unittest.TestCase):
     def assert_open(self, user, path=None):
         self.assertEqual(self.mounts(user), [path or f"/home/{user}/Private"], "\n".join(LOG))
 
-    def assert_locked_soon(self, user, seconds=8.0):
-        self.wait_until(lambda: not self.mounts(user), "locked", seconds)
-        self.wait_until(lambda: not os.path.exists(f"/run/ecfs/{self.uid(user)}"), "nothing left in /run/ecfs", 3)
+    def assert_locked_soon(self, user):
+        self.wait_until(lambda: not self.mounts(user), "locked")
+        self.wait_until(lambda: not os.path.exists(f"/run/ecfs/{self.uid(user)}"), "nothing left in /run/ecfs")
 
     def assert_no_trace(self, user):
         self.assertFalse(os.path.exists(f"/run/ecfs/{self.uid(user)}"))

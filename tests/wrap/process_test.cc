@@ -113,7 +113,7 @@ TEST(Child, WaitHasALimit) {
   const Error e = failure_of(child.wait(100));
   EXPECT_EQ(e.code, Code::kUnavailable);
   EXPECT_EQ(e.sys_errno, ETIMEDOUT);
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5));
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(30));
   EXPECT_EQ(kill(child.pid(), 0), -1) << "it was stopped and collected";
 }
 
@@ -186,7 +186,7 @@ TEST(RunAs, ASilentWorkerIsGivenUp) {
     return Reply{};
   });
   EXPECT_EQ(code_of(reply), Code::kUnavailable);
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(1500));
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(30));
 }
 
 // A worker in its user's hands (stopped and continued, say) that begins its answer and gives a byte now and then.
@@ -207,7 +207,7 @@ TEST(RunAs, TimeLimitHoldsForTheWholeAnswer) {
     _exit(0);
   });
   EXPECT_EQ(code_of(reply), Code::kUnavailable);
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(1500));
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(4));  // it would be 5
 }
 
 TEST(Identity, Lookups) {

@@ -373,6 +373,7 @@ Result<Reply> run_as(const Identity& who, int timeout_ms, const std::function<Re
     return system_error(errno, "make a socket pair");
   Fd ours(ends[0]);
   Fd theirs(ends[1]);
+  const pid_t parent = getpid();
   const pid_t pid = fork();
   if (pid < 0) return system_error(errno, "fork");
   if (pid == 0) {
@@ -382,6 +383,7 @@ Result<Reply> run_as(const Identity& who, int timeout_ms, const std::function<Re
       ECFS_TRY(become(who));
       ECFS_TRY(no_core_dumps());
       prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);  // a change of ids would have cleared it
+      if (getppid() != parent) _exit(1);          // it had died before
       if (chdir("/") != 0) return system_error(errno, "chdir /");
       return work();
     }();
