@@ -130,7 +130,7 @@ def console(t):
 def ssh_password(t):
     session = t.ssh("alice")
     check(session.ours == [], "it said: %s" % session.ours)
-    t.reads(session, "one")
+    t.reads(session, "the-first-note")
     session.log_out()
     return "open, nothing said; locked %.1f s after the logout" % t.locked("alice")
 
@@ -144,7 +144,7 @@ def ssh_key(t):
     session.send("ecfs mount-private")
     session.expect("assphrase.*: ")
     session.password(PASSWORDS["alice"])
-    t.reads(session, "one")
+    t.reads(session, "the-first-note")
     session.log_out()
     return "locked, \"%s\"; that opens it; locked %.1f s after the logout" % (said[0], t.locked("alice"))
 
@@ -181,7 +181,7 @@ def su(t):
     session.send("su - alice")
     session.expect("Password: ")
     session.password(PASSWORDS["alice"])
-    t.reads(session, "one")
+    t.reads(session, "the-first-note")
     session.send("exit")
     session.to_prompt()
     took = t.locked("alice")
@@ -208,7 +208,7 @@ def sudo(t):
     session.expect("Password: ")
     session.password(PASSWORDS["bob"])
     check("ecfs:" not in session.said, "su to bob said: " + session.said)
-    t.reads(session, "one")
+    t.reads(session, "the-first-note")
     session.log_out()
     t.locked("alice")
     return "no question, nothing said, nothing mounted or unmounted"
@@ -234,13 +234,13 @@ def twenty(t):
     served, watchers = t.servers("alice")
     check((served, watchers) == (1, 1), "%d servers, %d watchers" % (served, watchers))
     for session in sessions:
-        t.reads(session, "one")
+        t.reads(session, "the-first-note")
     for session in sessions[:-1]:
         session.send("exit")
     for session in sessions[:-1]:
         session.expect(debian.pexpect.EOF)
     check(t.is_open("alice"), "locked although one is there")
-    t.reads(sessions[-1], "one")
+    t.reads(sessions[-1], "the-first-note")
     sessions[-1].log_out()
     return "one mount, one watcher, all read it%s; open while the last one was there, then locked in %.1f s" % (
         ", %d were told that it took too long" % len(late) if late else "", t.locked("alice"))
@@ -273,7 +273,7 @@ def kill_user_processes(t):
         time.sleep(3)
         check(t.m.sh("pgrep -u alice -x sleep")[0] == 1, "the session's program was not ended: the setting is not in force")
         check(t.is_open("alice"), "the first logout locked it")
-        t.reads(second, "one")
+        t.reads(second, "the-first-note")
         second.log_out()
         took = t.locked("alice")
     finally:
@@ -300,7 +300,7 @@ def busy(t):
 @situation("sshd's session killed (SIGKILL)", long_only=True)
 def killed(t):
     session = t.ssh("alice")
-    t.reads(session, "one")
+    t.reads(session, "the-first-note")
     t.m.must("pkill -KILL -f '^sshd: alice'")
     took = t.locked("alice")
     session.terminal.close(force=True)
@@ -349,8 +349,8 @@ def cron(t):
     t.m.must(ran % "locked")
     check(not t.is_open("alice"), "the job opened it")
     session = t.ssh("alice")
-    t.m.must(ran % "one")
-    t.reads(session, "one")
+    t.m.must(ran % "the-first-note")
+    t.reads(session, "the-first-note")
     session.log_out()
     took = t.locked("alice")
     t.m.must("crontab -u alice -r")
@@ -364,7 +364,7 @@ def user_services(t):
     check(not t.is_open("alice"), "lingering opened it")
     session = t.ssh("alice")
     status, said = session.run("systemd-run --user --wait --pipe -q cat Private/note")
-    check((status, said) == (0, "one"), "a user service: " + said)
+    check((status, said) == (0, "the-first-note"), "a user service: " + said)
     status, said = session.run("systemd-run --user --wait --pipe -q grep -c ' ecfs:' /proc/keys")
     check(status == 0, "a user service does not find the key in the keyring: " + said)
     session.log_out()
@@ -440,7 +440,7 @@ def suspend(t):
         check(status == 1 and "Required key not available" in said, "read while it was suspended: " + said)
         again = t.ssh("alice")
         check(any("open again" in line for line in again.ours), "the next login said: %s" % again.ours)
-        t.reads(session, "one")
+        t.reads(session, "the-first-note")
         again.log_out()
         session.run("exec 7>&-; rm Private/open")
         session.log_out()
@@ -471,7 +471,7 @@ def passwd(t):
     t.locked("alice")
     session = t.ssh("alice")
     check(session.ours == [], "it said: %s" % session.ours)
-    t.reads(session, "one")
+    t.reads(session, "the-first-note")
     session.log_out()
     t.locked("alice")
     return "the next login opens it"
@@ -488,7 +488,7 @@ def passwd_by_root(t):
     session.send("ecfs mount-private")
     session.expect("assphrase.*: ")
     session.password(old)
-    t.reads(session, "one")
+    t.reads(session, "the-first-note")
     session.log_out()
     t.locked("alice")
     asked = t.m.console()
@@ -500,12 +500,12 @@ def passwd_by_root(t):
     asked.expect("Old password or recovery key")
     asked.password(old)
     check(any("from now on" in line for line in asked.ours), "the console said: %s" % asked.ours)
-    t.reads(asked, "one")
+    t.reads(asked, "the-first-note")
     asked.log_out()
     t.locked("alice")
     session = t.ssh("alice")
     check(session.ours == [], "the login after it said: %s" % session.ours)
-    t.reads(session, "one")
+    t.reads(session, "the-first-note")
     session.log_out()
     t.locked("alice")
     return "root is told: %s. ssh: \"%s\", the old one opens it by hand; the console asks for the old one, once, and then it opens" % (
@@ -679,7 +679,7 @@ def reboot(t):
     session = t.ssh("alice")
     status, text = session.run("cat Private/log")
     check((status, text.count("line")) == (0, 5), "what was written before: " + text)
-    t.reads(session, "one")
+    t.reads(session, "the-first-note")
     session.log_out()
     t.locked("alice")
     return "down in %.0f s, no complaint; the disk %s; opens after it, with all that was written" % (down, disk)
@@ -720,7 +720,7 @@ def swap_unit(t):
 def removed(t):
     session = t.ssh("alice")
     t.m.must("DEBIAN_FRONTEND=noninteractive apt-get -q -y remove ecfs")
-    t.reads(session, "one")
+    t.reads(session, "the-first-note")
     session.log_out()
     took = t.locked("alice")
     for user in PASSWORDS:
@@ -746,7 +746,7 @@ def journals(t):
 def power_off(t):
     t.m.must("DEBIAN_FRONTEND=noninteractive apt-get -q -y install /root/ecfs_*.deb", 240)
     session = t.ssh("alice")
-    t.reads(session, "one")
+    t.reads(session, "the-first-note")
     log = t.m.at("console.log")
     begun, size = time.monotonic(), os.path.getsize(log)
     t.m.sh("systemctl --no-block poweroff")
