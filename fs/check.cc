@@ -69,11 +69,9 @@ struct InodeHash {
 Result<Fd> open_readable(int path_fd, int flags) {
   // Through a descriptor that is known to be a regular file or a directory: no device is ever opened. Its access time
   // stays, where the kernel lets us.
-  const ProcPath path(path_fd);
-  Fd fd(::open(path.c_str(), O_RDONLY | O_NOATIME | O_NOCTTY | O_NONBLOCK | O_CLOEXEC | flags));
-  if (!fd && errno == EPERM) fd.reset(::open(path.c_str(), O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC | flags));
-  if (!fd) return system_error(errno, "open");
-  return fd;
+  Result<Fd> fd = open_at(path_fd, "", O_RDONLY | O_NOATIME | O_NOCTTY | O_NONBLOCK | flags);
+  if (fd || fd.error().sys_errno != EPERM) return fd;
+  return open_at(path_fd, "", O_RDONLY | O_NOCTTY | O_NONBLOCK | flags);
 }
 
 // Patience says whether what was found of an inode may count: if it was not changed while it was looked at, nor for

@@ -96,13 +96,12 @@ Result<Volume::LowerOpened> Volume::open_regular(const InodeRef& inode, Access h
   ECFS_LET(const LowerStat st, stat_at(path.get(), ""));
   if (st.st.st_uid != geteuid() || !S_ISREG(st.st.st_mode)) return opened;
   const int no_atime = options_.no_atime ? O_NOATIME : 0;
-  Fd fd;
-  {
+  Result<Fd> fd = [&] {
     const OwnerAccess access(path.get(), st.st, write ? S_IRUSR | S_IWUSR : S_IRUSR);
-    fd.reset(::open(ProcPath(path.get()).c_str(), (write ? O_RDWR : O_RDONLY) | no_atime | kQuietly | O_CLOEXEC));
-    if (!fd) return system_error(errno, "open a file of mode that denies its owner");
-  }
-  return checked(std::move(fd), write);
+    return open_at(path.get(), "", (write ? O_RDWR : O_RDONLY) | no_atime | kQuietly);
+  }();
+  if (!fd) return system_error(errno_of(fd.error()), "open a file of mode that denies its owner");
+  return checked(*std::move(fd), write);
 }
 
 Result<std::shared_ptr<OpenFile>> Volume::acquire(const InodeRef& inode, Want want, bool* keep_cache) {

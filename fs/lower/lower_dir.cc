@@ -62,7 +62,7 @@ Result<LowerStat> stat_at(int dirfd, const char* name) {
 Result<Fd> open_at(int dirfd, const char* name, int flags, mode_t mode) {
   if (*name == '\0') {
     Fd fd(::open(ProcPath(dirfd).c_str(), flags | O_CLOEXEC, mode));
-    if (!fd) return system_error(errno, "open it once more");
+    if (!fd) return system_error(errno, "open");
     return fd;
   }
   flags |= O_CLOEXEC | O_NOFOLLOW;
